@@ -73,7 +73,9 @@ README_FIGURES = (
     Figure("One key over HTTP, Feast's request and answer", "store", "http-one", _FEAST),
     Figure("One key over HTTP", "store", "http-one", servers.STORES),
     Figure("A full publish from Delta, read back and verified", "store", "publish", ("redis", "postgres")),
-    Figure("50 candidates ranked by looked-up features, p99 under 5 ms", "realtime", "network", ("FastAPI with Redis",)),
+    Figure(
+        "50 candidates ranked by looked-up features, p99 under 5 ms", "realtime", "network", ("FastAPI with Redis",)
+    ),
 )
 
 

@@ -91,7 +91,7 @@ _PUBLIC = {
     "forecache.declare": """
         AS_OF PROVENANCE_COLUMNS SOURCE_COLUMNS AnyOutput AnySource Avro Baseline Boolean Candidates Classes
         Column ColumnType Default DotProduct Drift Effect Entities EntitySplit EstimatorModel Examples Expectation
-        Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled LastNight Live LiveRows Log
+        Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled Precomputed Live LiveRows Log
         Lookup Metric OrderGiven Outcome Output Pipeline Publish Quantiles Query Realtime
         RegisteredModel RequestField Retraining Rollout Schedule Segment Served Snapshot Source
         SqlModel Static Stored Stream StreamDay Structs Table TableSource Task Text ToTopic Topic TorchModel Trainable

@@ -63,7 +63,7 @@ def compare(expected: Settings, found: Settings, *, served: Iterable[str], asked
 
 def _check_log(settings: Settings, name: str, asked: Set[str]) -> list[str]:
     """Compare a request log with what was asked: a killed reader loses answers, and no reader logs one twice."""
-    rows = query(settings, f"select request_id, replica, arm, count(*) n from {name} group by all").to_pylist()
+    rows = query(settings, f"select request_id, replica, variant, count(*) n from {name} group by all").to_pylist()
     doubled = [row["request_id"] for row in rows if row["n"] > 1]
     made_up = {row["request_id"] for row in rows} - asked
     found = [f"{name}: {len(doubled)} answers doubled, such as {doubled[:_SHOWN]}."] if doubled else []

@@ -78,9 +78,9 @@ def count_rows(settings: Settings) -> tuple[int, int, int]:
     ids: list[np.ndarray] = []
     by_model = 0
     try:
-        for batch in read_log(settings, home.WITH, columns=["request_id", "rung"]):
+        for batch in read_log(settings, home.WITH, columns=["request_id", "answered_by"]):
             ids.append(batch.column("request_id").to_numpy(zero_copy_only=False))
-            by_model += batch.column("rung").to_pylist().count("model")
+            by_model += batch.column("answered_by").to_pylist().count("model")
     except NotFoundError:
         return 0, 0, 0
     together = np.concatenate(ids)

@@ -59,7 +59,7 @@ def _keeping_rows(section: dict[str, Any]) -> list[Row]:
         Row("Most that waited in the spool", Value.of([max(section["spool_bytes"]) / 1e6]), "MB"),
         Row("From the last answer until all rows were seen in the table", Value.of([section["last_s"]]), "s"),
         Row("p99 of the answers meanwhile", Value.of([load["p99_ms"]]), "ms"),
-        Row("Answers with an item of a lower rung than the model", Value.of([100 * load["lower_share"]]), "%"),
+        Row("Answers with an item of a fallback than the model", Value.of([100 * load["lower_share"]]), "%"),
         Row("Requests without an answer of status 200", Value.of([load["failed"]]), asked=_NONE),
     ]  # fmt: skip
 

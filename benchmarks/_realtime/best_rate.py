@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_LOWER = 0.001
-"""Of our answers at the best rate, those that may have an item of a lower rung."""
+"""Of our answers at the best rate, those that may have an item of a fallback."""
 _STEP, _CLOSE, _BACK = 1.6, 1.06, 0.95
 _MOST_BACK = 6
 

@@ -143,12 +143,12 @@ def reader(settings: Settings, *names: str, core: int | None, port: int = 0, **e
 
 
 def _answers(port: int, name: str) -> bool:
-    """Whether the model itself answers: what is asked before it is warm is answered by a lower rung."""
+    """Whether the model itself answers: what is asked before it is warm is answered by a fallback."""
     try:
         answer = ask(port, f"/v1/{name}", case.bodies(1, 100, seed=1)[0])
     except (urllib.error.URLError, OSError, ValueError):
         return False
-    return bool(answer.get("rung") == "model")
+    return bool(answer.get("answered_by") == "model")
 
 
 def ask(port: int, path: str, body: Any) -> dict[str, Any]:
@@ -166,14 +166,14 @@ def ask(port: int, path: str, body: Any) -> dict[str, Any]:
 
 
 def by_model(port: int, name: str, body: Any) -> dict[str, Any]:
-    """An answer of the reader whose items are all the model's: on a busy machine one may come from a lower rung.
+    """An answer of the reader whose items are all the model's: on a busy machine one may come from a fallback.
 
     Raises:
         BenchmarkError: Too many answers were not.
     """
     for _ in range(_PATIENCE):
         answer = ask(port, f"/v1/{name}", body)
-        if answer.get("rung") == "model":
+        if answer.get("answered_by") == "model":
             return answer
     raise BenchmarkError(f"{name} answered {_PATIENCE} times without its model: the machine is too busy.")
 

@@ -67,22 +67,22 @@ def late(done: load.Load) -> int:
 
 
 def shares(done: load.Load, seconds: float) -> dict[str, Any]:
-    """Of a run: requests answered late, by the model wholly, and by which rung their items were."""
+    """Of a run: requests answered late, by the model wholly, and by what their items were."""
     items: dict[str, int] = {}
     for number, name in enumerate(done.names):
         answers = int((done.classes == number).sum())
-        for rung, count in counts_of(name).items():
-            items[rung] = items.get(rung, 0) + count * answers
+        for answered_by, count in counts_of(name).items():
+            items[answered_by] = items.get(answered_by, 0) + count * answers
     total = sum(items.values())
     model = done.with_class(throughput.MODEL) & (done.latency_ms <= WITHIN_MS)
     return {
         "late": late(done),
         "model_per_s": float(model.sum() / seconds),
-        "rungs": {rung: count / total for rung, count in items.items()} if total else {},
+        "answered_by": {answered_by: count / total for answered_by, count in items.items()} if total else {},
     }
 
 
 def counts_of(text: str) -> dict[str, int]:
-    """The items by rung of an answer's class, such as `"model":40,"order_given":10`."""
+    """The items by answered_by of an answer's class, such as `"model":40,"order_given":10`."""
     pairs = (part.rpartition(":") for part in text.split(",") if part)
     return {name.strip('"'): int(count) for name, _, count in pairs}

@@ -61,7 +61,7 @@ def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
         for quantile, title in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
             rows.append(Row(f"{title} at that rate", Value.of(run[quantile] for run in ours["runs"]), "ms"))
         lower = Value.of(100 * run["lower_share"] for run in ours["runs"])
-        rows.append(Row("Answers at that rate with an item of a lower rung than the model", lower, "%"))
+        rows.append(Row("Answers at that rate with an item of a fallback than the model", lower, "%"))
     if not section.get("in_loop", True):
         rows.append(Row("The model ran in a process of its own, as its calibration found it slow", Value.of([1])))
     if "scattered" in section:
@@ -109,8 +109,8 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
             Row(what, Value.of([held["rate"]]), "/s"),
             Row("At that rate: answers wholly by the model, in time", Value.of([held["model_per_s"]]), "/s"),
             Row("At that rate: the slowest answer", Value.of([held["max_ms"]]), "ms"),
-            *(Row(f"At that rate: items by {rung}", Value.of([100 * share]), "%")
-              for rung, share in held["rungs"].items()),
+            *(Row(f"At that rate: items by {answered_by}", Value.of([100 * share]), "%")
+              for answered_by, share in held["answered_by"].items()),
         ]  # fmt: skip
     for factor, run in section["factors"].items():
         at = f"{run['rate']:,.0f}/s, {factor} times the best rate" if factor != "1" else f"{run['rate']:,.0f}/s"
@@ -124,8 +124,8 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
                 asked=Asked(_GOODPUT[factor], of_ratio=False, unit="%") if factor in _GOODPUT else None,
             )
         )  # fmt: skip
-        for rung, share in run["rungs"].items():
-            rows.append(Row(f"{at}: items by {rung}", Value.of([100 * share]), "%"))
+        for answered_by, share in run["answered_by"].items():
+            rows.append(Row(f"{at}: items by {answered_by}", Value.of([100 * share]), "%"))
     if "values" in section:
         run = section["values"]
         at = f"{run['rate']:,.0f} reads of one key a second, twice the best rate"

@@ -139,7 +139,7 @@ class Checker(AbstractContextManager["Checker"]):
 
     def outcome(self) -> dict[str, Any]:
         """What the answers were; call it after the runs."""
-        of_model = [(body, answer) for body, answer in self._asked if answer["rung"] == "model"]
+        of_model = [(body, answer) for body, answer in self._asked if answer["answered_by"] == "model"]
         wrong = self._failed + list(filter(None, itertools.starmap(self._fault_of, of_model)))
         return {
             "answers": len(self._asked), "of_model": len(of_model), "wrong": len(wrong), "first_wrong": wrong[:3],

@@ -30,7 +30,7 @@ from forecache.declare.models.output import (
 from forecache.declare.models.trainable import Task, Trainable
 from forecache.declare.policies import Drift, Effect, Publish, Retraining
 from forecache.declare.realtime.examples import Examples, Log
-from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, Lookup, OrderGiven, Stored
+from forecache.declare.realtime.lookups import Default, DotProduct, Lookup, OrderGiven, Precomputed, Stored
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.rollout import Guards, Outcome, Rollout
@@ -73,7 +73,7 @@ __all__ = [
     "Json",
     "Label",
     "Labelled",
-    "LastNight",
+    "Precomputed",
     "Live",
     "LiveRows",
     "Log",

@@ -11,7 +11,7 @@ from forecache.base.output_kinds import DECLARED
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.trainable import Trainable
-from forecache.declare.realtime.lookups import DotProduct, LastNight, Rung, Stored
+from forecache.declare.realtime.lookups import DeclaredFallback, DotProduct, Precomputed, Stored
 from forecache.declare.realtime.realtime import Realtime, stored_values_of
 from forecache.declare.served import FollowUp, NightlyDeclaration, PluginDeclaration, PluginTable
 from forecache.declare.sources.column import key_types
@@ -190,27 +190,27 @@ def _fallback_errors(found: Found) -> Errors:
     published = {each.name: each for each in numbers}
     models = [(module, each) for module, some in found.items() for each in some if isinstance(each, Realtime)]
     for module, model in models:
-        for rung in model.ladder:
+        for fallback in model.fallbacks:
             try:
-                _check_fallback(f"Realtime {model.name!r}", rung, published)
-                _check_types(model, stored_values_of((rung,)), published)
+                _check_fallback(f"Realtime {model.name!r}", fallback, published)
+                _check_types(model, stored_values_of((fallback,)), published)
             except SettingsError as error:
                 yield module, error
 
 
-def _check_fallback(owner: str, rung: Rung, published: Mapping[str, Numbers]) -> None:
-    if isinstance(rung, LastNight):
-        count = _count_numbers(owner, rung.of, published)
+def _check_fallback(owner: str, fallback: DeclaredFallback, published: Mapping[str, Numbers]) -> None:
+    if isinstance(fallback, Precomputed):
+        count = _count_numbers(owner, fallback.of, published)
         if count != 1:
             raise SettingsError(
-                f"{owner} has a rung that reads {count} numbers of {rung.of.store!r} as one score.",
+                f"{owner} has a fallback that reads {count} numbers of {fallback.of.store!r} as one score.",
                 remedy="Name one of them: Stored(field=...).",
             )
-    if isinstance(rung, DotProduct):
-        user, item = _count_numbers(owner, rung.user, published), _count_numbers(owner, rung.item, published)
+    if isinstance(fallback, DotProduct):
+        user, item = _count_numbers(owner, fallback.user, published), _count_numbers(owner, fallback.item, published)
         if user != item:
             raise SettingsError(
-                f"{owner} multiplies {user} numbers of {rung.user.store!r} with {item} of {rung.item.store!r}.",
+                f"{owner} multiplies {user} numbers of {fallback.user.store!r} with {item} of {fallback.item.store!r}.",
                 remedy="Give two vectors of one size, such as those of a `Recommender(vectors=True)`.",
             )
 
@@ -227,7 +227,7 @@ def _check_types(model: Realtime, read: Iterable[Stored], published: Mapping[str
         for name, column, kind in zip(stored.key, declared.key, wanted, strict=True):
             if DECLARED.get(fields[name]) != DECLARED[kind]:
                 raise SettingsError(
-                    f"Realtime {model.name!r} has a rung that reads {stored.store!r} by {name!r}, which is a "
+                    f"Realtime {model.name!r} has a fallback that reads {stored.store!r} by {name!r}, which is a "
                     f"{fields[name]}, and the {column!r} of its key is a {kind}.",
                     remedy="Declare the field with the type of the key, or read by another field.",
                 )
@@ -237,12 +237,12 @@ def _count_numbers(owner: str, stored: Stored, published: Mapping[str, Numbers])
     declared = published.get(stored.store)
     if declared is None:
         raise SettingsError(
-            f"{owner} has a rung that reads the store {stored.store!r}, which nothing publishes numbers to.",
+            f"{owner} has a fallback that reads the store {stored.store!r}, which nothing publishes numbers to.",
             remedy=f"Numbers are published to {', '.join(sorted(published)) or 'none'}.",
         )
     if len(stored.key) != len(declared.key):
         raise SettingsError(
-            f"{owner} has a rung that reads {stored.store!r} by {', '.join(stored.key)}, and its key is "
+            f"{owner} has a fallback that reads {stored.store!r} by {', '.join(stored.key)}, and its key is "
             f"{', '.join(declared.key)}.",
             remedy="Name a field for each column of the key.",
         )
@@ -252,7 +252,7 @@ def _count_numbers(owner: str, stored: Stored, published: Mapping[str, Numbers])
     columns = {name: 1 for field, size in sizes.items() if size > 1 for name in (f"{field}_{i}" for i in range(size))}
     if stored.field not in {**columns, **sizes}:
         raise SettingsError(
-            f"{owner} has a rung that reads {stored.field!r} of {stored.store!r}, which has no such field.",
+            f"{owner} has a fallback that reads {stored.field!r} of {stored.store!r}, which has no such field.",
             remedy=f"It has {', '.join(sizes)}.",
         )
     return {**columns, **sizes}[stored.field]

@@ -143,8 +143,8 @@ STREAM_COLUMNS = (
     "received_at",
     "model_version",
     "release",
-    "rung",
-    "base",
+    "answered_by",
+    "feature_version",
     "late",
 )
 """Columns of a stream's table besides those of its topic and the outputs."""

@@ -306,8 +306,8 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
 
 
 _DECLARED = (
-    "name", "request", "candidates", "output", "ladder", "deadline_ms", "on_contract", "on_unknown", "on_nan", "runs",
-    "cache_bytes", "log", "description",
+    "name", "request", "candidates", "output", "fallbacks", "deadline_ms", "on_contract", "on_unknown", "on_nan",
+    "runs", "cache_bytes", "log", "description",
 )  # fmt: skip
 """Fields that a release has from its declaration as they are."""
 

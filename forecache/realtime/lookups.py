@@ -207,7 +207,7 @@ class ViewLookups:
         if bound.broken:
             if self._refuses or not answers.manifest.is_packed:
                 raise ContractBroken(bound.broken)
-            found.flags.append(bound.broken)
+            found.warnings.append(bound.broken)
         found.versions[view] = answers
         return bound
 

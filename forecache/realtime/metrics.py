@@ -9,9 +9,9 @@ from forecache.realtime.request.request_answer import RequestAnswer
 from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable
 from forecache.serve.reader.worker_metrics import EXTENSION_BYTES, WorkerMetrics
 
-RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
+ANSWERED_BY = ("model", "dot_product", "precomputed", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
-STAGES = ("wait", "parse", "lookup", "transform", "model", "ladder", "render")
+STAGES = ("wait", "parse", "lookup", "transform", "model", "fallbacks", "render")
 BUCKETS = 24
 """Bucket i counts answers sent less than 2**i microseconds after arrival; the last bucket counts all slower ones."""
 
@@ -102,7 +102,7 @@ class LogCounters(_NamedCells):
 
 
 _OWN = (
-    *(f"rung_{rung}" for rung in RUNGS),
+    *(f"answered_by_{name}" for name in ANSWERED_BY),
     *(f"why_{reason}" for reason in REASONS),
     *(f"stage_{stage}" for stage in STAGES),
     "answers", "in_time", "late", "flagged", "seconds", "release", "live", "in_loop",
@@ -144,23 +144,23 @@ class ModelCells:
         """Count an answer, the fallbacks that it came from, and the nanoseconds of its stages."""
         cells, times = self.cells, answered.times
         self.observe(elapsed)
-        if answered.rung:
-            cells[CELL[f"rung_{answered.rung}"]] += len(answered.items) or 1
+        if answered.answered_by:
+            cells[CELL[f"answered_by_{answered.answered_by}"]] += len(answered.items) or 1
         else:
-            for rung in answered.rungs:
-                cells[CELL[f"rung_{rung}"]] += 1
-        if answered.why:
-            cells[CELL[f"why_{answered.why}"]] += 1
-        cells[_IN_TIME] += not (answered.why or late)
+            for name in answered.item_answered_by:
+                cells[CELL[f"answered_by_{name}"]] += 1
+        if answered.fallback_reason:
+            cells[CELL[f"why_{answered.fallback_reason}"]] += 1
+        cells[_IN_TIME] += not (answered.fallback_reason or late)
         cells[_LATE] += late
-        cells[_FLAGGED] += bool(answered.flags)
+        cells[_FLAGGED] += bool(answered.warnings)
         cells[_WAIT] += times.wait
         cells[_WAIT + 1] += times.parse
         cells[_WAIT + 2] += times.lookup
         cells[_WAIT + 3] += times.transform
         cells[_WAIT + 4] += times.model
-        cells[_WAIT + 5] += times.ladder
-        spent = times.wait + times.parse + times.lookup + times.transform + times.model + times.ladder
+        cells[_WAIT + 5] += times.fallbacks
+        spent = times.wait + times.parse + times.lookup + times.transform + times.model + times.fallbacks
         cells[_WAIT + 6] += max(0, elapsed - spent)
 
     @property

@@ -173,7 +173,7 @@ class ServedModels:
                    for open_watch in find_hooks("open_watch"))  # fmt: skip
         new = serve_release(loaded, path, self._context.catalog.answers, cells, log, next(watches, None))
         for follower in self._rollouts:
-            new = follower.arrange_arms(name, new)
+            new = follower.arrange_variants(name, new)
         self._limit_route(new)
         old = self._follower.swap(name, new, run_on_loop)
         if old is None or old.loaded.release.model.runtime != loaded.release.model.runtime:
@@ -193,8 +193,8 @@ class ServedModels:
         else:
             limits.pop(route, None)
 
-    def _log_of(self, release: Release, arm: str) -> AnswerLog | None:
-        """Return the log of a release's answers in an arm; None if the release declares no log."""
+    def _log_of(self, release: Release, variant: str) -> AnswerLog | None:
+        """Return the log of a release's answers in a variant; None if the release declares no log."""
         if release.log is None:
             return None
         if self._log_writer is None:
@@ -202,7 +202,7 @@ class ServedModels:
             replica = f"{socket.gethostname()}:{settings.reader_port}#{os.getpid()}"
             self._log_writer = LogWriter(settings, replica=replica)
         channel = self._log_writer.channel(release.name, self.metrics.cells_of_model(release.name).log_counters)
-        return AnswerLog(release, channel, arm=arm)
+        return AnswerLog(release, channel, variant=variant)
 
     def _close_release(self, served: ServedRelease) -> None:
         served.path.close()

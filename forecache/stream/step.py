@@ -22,7 +22,7 @@ from forecache.declare.stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge, key_schema
 from forecache.stream.table.schema import (
-    BASE,
+    FEATURE_VERSION,
     EVENT_DAY,
     HOUR,
     LATE,
@@ -185,7 +185,7 @@ class StreamStep:
         made = {
             MODEL_VERSION: _repeat_value(answers.model_version, n, pa.int64()),
             RELEASE: _repeat_value(answers.release, n, pa.int64()),
-            BASE: _repeat_value(",".join(each.base for each in seen.values()), n, pa.string()),
+            FEATURE_VERSION: _repeat_value(",".join(each.base for each in seen.values()), n, pa.string()),
             LATE: pa.array(late),
             **{name: pa.nulls(n, self.schema.field(name).type) for name in (POSITION, PLACE, HOUR)},
         }

@@ -23,7 +23,7 @@ curl() {
   local answer
   for _ in {1..50}; do
     answer=$(command curl "$@") || return
-    [[ $* != *X-Deadline* && $answer == *'"why":"deadline"'* ]] || break
+    [[ $* != *X-Deadline* && $answer == *'"fallback_reason":"deadline"'* ]] || break
   done
   printf '%s' "$answer"
 }"""
@@ -42,7 +42,7 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_ladder(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_fallbacks(tmp_path: Path) -> None:
     commands = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     port = free_port()
     script = "\necho\n".join([_BEFORE, *commands])
@@ -57,12 +57,12 @@ def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_ladder(
     )  # fmt: skip
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-2000:]
-    answers = [each for each in _objects(done.stdout) if "rung" in each or "detail" in each]
+    answers = [each for each in _objects(done.stdout) if "answered_by" in each or "detail" in each]
     known, unknown, late, refused = answers[-4:]
-    assert (known["rung"], unknown["rung"]) == ("model", "model")
+    assert (known["answered_by"], unknown["answered_by"]) == ("model", "model")
     assert known["value"]["fraud_score"] > 0.5
     assert known["stores"]["spending"]["as_of"] == "2026-03-31"
     assert known["stores"]["spending"]["stale"]
-    assert (late["rung"] in ("last_night", "default"), late["why"]) == (True, "deadline")
+    assert (late["answered_by"] in ("precomputed", "default"), late["fallback_reason"]) == (True, "deadline")
     assert "user" in refused["detail"]
     assert "fraud 1 (champion) passed the gate" in done.stdout

@@ -52,7 +52,7 @@ def test_models_of_another_project_answer_from_its_landing_files(settings: Setti
     departure = {"carrier": "UA", "number": 1545, "scheduled_at": "2013-01-22T10:15:00Z"}
     with running_reader(settings) as reader, Client(reader.url) as client:
         answer = client.ask("late", departure)
-        assert answer.rung == "model"
+        assert answer.answered_by == "model"
         assert 0 < answer.value["late_probability"] < 1
         assert answer.stores["carrier"]["as_of"] == str(DEPARTURES.end)
         assert client.ask("late", {**departure, "distance": 1000.0}).value == answer.value
@@ -61,7 +61,7 @@ def test_models_of_another_project_answer_from_its_landing_files(settings: Setti
             client.ask("late", {**departure, "scheduled_at": "soon"})
 
         ranked = client.ask("choice", {"candidates": [{"carrier": "ZZ"}, {"carrier": "EV"}, {"carrier": "HA"}]})
-        assert {item["carrier"]: item["rung"] for item in ranked.items} == {
+        assert {item["carrier"]: item["answered_by"] for item in ranked.items} == {
             "HA": "model", "EV": "model", "ZZ": "order_given"
         }  # fmt: skip
         assert ranked.items[-1]["carrier"] == "ZZ"

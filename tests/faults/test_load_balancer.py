@@ -86,7 +86,7 @@ def test_killing_draining_and_restarting_replicas_under_load_loses_no_request(
     ranked = [one for one in load.asked if b'"release":' in one.body]
     assert len(ranked) == len(load.asked) // 3
     # What was due while this process stood still is asked at once, and is more than the models can do.
-    assert sum(b'"rung":"model"' in one.body for one in ranked) > len(ranked) * 0.8 - RATE * held_up_s
+    assert sum(b'"answered_by":"model"' in one.body for one in ranked) > len(ranked) * 0.8 - RATE * held_up_s
     assert len(load.asked) > 4 * RATE
     assert load.quantile_ms(0.5) < 50 * slowness() or held_up_s > 2
 

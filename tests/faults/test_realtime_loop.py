@@ -47,12 +47,12 @@ def runs(reader: RunningReader) -> str:
 
 
 @pytest.mark.parametrize(("fault", "why"), [(faults.FAIL, "failed"), (faults.SHAPE, "failed"), (faults.EXIT, "failed")])
-def test_an_error_of_the_transform_leads_down_the_ladder_and_stays_in_the_loop(
+def test_an_error_of_the_transform_leads_down_the_fallbacks_and_stays_in_the_loop(
     reader: RunningReader, fault: int, why: str
 ) -> None:
     answer = ask(reader, fault)
-    assert (answer["rung"], answer["why"]) == ("order_given", why)
-    assert eventually(lambda: ask(reader)["rung"] == "model")
+    assert (answer["answered_by"], answer["fallback_reason"]) == ("order_given", why)
+    assert eventually(lambda: ask(reader)["answered_by"] == "model")
     assert runs(reader) == "loop"
 
 
@@ -60,13 +60,13 @@ def test_a_model_that_was_slow_is_asked_again_soon_by_those_with_less_time(reade
     def asked_with_less_time() -> tuple[str, str | None]:
         headers = {"x-deadline-ms": "40"}
         answer = httpx.post(f"{reader.url}/v1/ranking", content=a_request(), headers=headers).json()
-        return answer["rung"], answer.get("why")
+        return answer["answered_by"], answer.get("fallback_reason")
 
     def is_known_as_slow() -> bool:
-        slow = [ask(reader, faults.SLOW)["rung"] for _ in range(20)]
+        slow = [ask(reader, faults.SLOW)["answered_by"] for _ in range(20)]
         return slow.count("model") >= 15 and asked_with_less_time() == ("order_given", "deadline")
 
-    assert ask(reader)["rung"] == "model"
+    assert ask(reader)["answered_by"] == "model"
     assert eventually(is_known_as_slow)  # a busy machine may take one past its deadline
     assert eventually(lambda: asked_with_less_time()[0] == "model")
 
@@ -77,25 +77,25 @@ def test_a_spin_is_ended_in_time_and_its_model_goes_on_in_processes_of_its_own(r
         before = held_up.seconds
         answer = ask(reader, faults.SPIN)
         held_up_ms = 1000 * (held_up.seconds - before)
-    assert (answer["rung"], answer["why"]) == ("order_given", "deadline")
+    assert (answer["answered_by"], answer["fallback_reason"]) == ("order_given", "deadline")
     assert answer["timings_ms"]["total"] < DEADLINE_MS + held_up_ms
     assert httpx.get(f"{reader.url}/v1/product/a").status_code == 200
     meanwhile: list[str] = []
 
     def has_moved_out() -> bool:
-        meanwhile.append(ask(reader)["rung"])
+        meanwhile.append(ask(reader)["answered_by"])
         return runs(reader) == "process"
 
     assert eventually(has_moved_out, 300)
     assert "model" in meanwhile, "also while its processes are started"
-    assert eventually(lambda: ask(reader)["rung"] == "model")
+    assert eventually(lambda: ask(reader)["answered_by"] == "model")
     with HeldUp(worker) as held_up:
         before = held_up.seconds
         again = ask(reader, faults.SPIN)
         held_up_ms = 1000 * (held_up.seconds - before)
-    assert again["rung"] == "order_given"
+    assert again["answered_by"] == "order_given"
     assert again["timings_ms"]["total"] < DEADLINE_MS + held_up_ms
-    assert ask(reader)["rung"] in ("model", "order_given")
+    assert ask(reader)["answered_by"] in ("model", "order_given")
 
 
 def test_a_sleep_is_ended_in_time_and_five_of_them_move_the_model_out(reader: RunningReader) -> None:
@@ -104,8 +104,10 @@ def test_a_sleep_is_ended_in_time_and_five_of_them_move_the_model_out(reader: Ru
         answer = ask(reader, faults.SLEEP)
         assert time.monotonic() - began < 55  # it sleeps for a minute
         # On a busy machine it has moved out before, and its processes sleep.
-        assert answer["why"] == "deadline" or (answer["why"] == "refused" and runs(reader) == "process")
-        assert answer["rung"] == "order_given"
+        assert answer["fallback_reason"] == "deadline" or (
+            answer["fallback_reason"] == "refused" and runs(reader) == "process"
+        )
+        assert answer["answered_by"] == "order_given"
     assert eventually(lambda: runs(reader) == "process")
 
 
@@ -127,8 +129,10 @@ def test_many_times_what_the_model_can_do_is_answered_in_time_and_the_model_goes
         assert {one.status for one in load.lost()} <= {429}
         answers = [json.loads(one.body) for one in load.asked if one.status == 200]
         # It knows when it cannot answer by the model: at once, and not only when the deadline has come.
-        assert {answer.get("why") for answer in answers} <= {None, "overload", "deadline"}
-        by_model[rate] = max(by_model[rate], sum(each["rung"] == "model" for each in answers) / load.asked[-1].due_s)
+        assert {answer.get("fallback_reason") for answer in answers} <= {None, "overload", "deadline"}
+        by_model[rate] = max(
+            by_model[rate], sum(each["answered_by"] == "model" for each in answers) / load.asked[-1].due_s
+        )
         late[rate] = min(late[rate], sum(bool(each.get("late")) for each in answers) / len(answers))
 
     with running_reader(settings) as reader:

@@ -91,28 +91,28 @@ def test_no_answer_is_late_and_the_model_is_back_within_a_second(
 ) -> None:
     [worker] = reader.workers()
     with httpx.Client() as client, HeldUp(worker) as held_up:
-        assert eventually(lambda: ask(reader, client=client)["rung"] == "model")
+        assert eventually(lambda: ask(reader, client=client)["answered_by"] == "model")
         quiet = statistics.median(_timed(reader, client)[1] for _ in range(20))
         fault_file.write_text(fault)
-        until, took, late_ms, rungs = time.monotonic() + 1.5, [], [], set()
+        until, took, late_ms, answered_by = time.monotonic() + 1.5, [], [], set()
         while time.monotonic() < until or len(took) < 10:
             before = held_up.seconds
             answer, seconds = _timed(reader, client)
             took.append(seconds)
-            rungs.add(answer["rung"])
+            answered_by.add(answer["answered_by"])
             held_up_ms = 1000 * (held_up.seconds - before)
             late_ms.append(answer["timings_ms"]["total"] - DEADLINE_MS - 5 * slowness() - held_up_ms)
-        assert rungs == {"order_given"}
+        assert answered_by == {"order_given"}
         # The host of a virtual machine takes cores away unseen; it takes 250 ms until a process counts as hung.
         assert max(late_ms) < 100
         assert sum(ms > 0 for ms in late_ms) <= len(late_ms) // 10
         assert statistics.median(took) <= DEADLINE_MS / 1000 + quiet + 0.01 * slowness()
         fault_file.unlink()
         mended, before = time.monotonic(), held_up.seconds
-        while ask(reader, client=client)["rung"] != "model":
+        while ask(reader, client=client)["answered_by"] != "model":
             # A second on a quiet machine.
             assert time.monotonic() - mended < 2.0 * slowness() - 1.0 + 4 * (held_up.seconds - before)
-        assert eventually(lambda: [ask(reader, client=client)["rung"] for _ in range(20)].count("model") >= 18)
+        assert eventually(lambda: [ask(reader, client=client)["answered_by"] for _ in range(20)].count("model") >= 18)
 
 
 def _timed(reader: RunningReader, client: httpx.Client) -> tuple[dict[str, Any], float]:
@@ -122,13 +122,16 @@ def _timed(reader: RunningReader, client: httpx.Client) -> tuple[dict[str, Any],
 
 def test_a_request_that_kills_its_process_is_answered_and_counted(reader: RunningReader) -> None:
     def is_told_in_time() -> bool:
-        assert eventually(lambda: ask(reader)["rung"] == "model")
+        assert eventually(lambda: ask(reader)["answered_by"] == "model")
         answer = ask(reader, "crash")
-        assert (answer["rung"], answer["why"]) in [("order_given", "worker_lost"), ("order_given", "deadline")]
-        return bool(answer["why"] == "worker_lost")
+        assert (answer["answered_by"], answer["fallback_reason"]) in [
+            ("order_given", "worker_lost"),
+            ("order_given", "deadline"),
+        ]
+        return bool(answer["fallback_reason"] == "worker_lost")
 
     assert eventually(is_told_in_time)  # on a busy machine the deadline may come first
-    assert eventually(lambda: ask(reader)["rung"] == "model")
+    assert eventually(lambda: ask(reader)["answered_by"] == "model")
     assert metric(reader, 'model_processes_replaced_total{cause="crashed",model="ranking"}') >= 1
     assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 2)
 
@@ -160,7 +163,7 @@ def test_releases_are_swapped_under_load_without_a_failed_request(reader: Runnin
             thread.join()
         held_up_ms = 1000 * (held_up.seconds - before)
     assert not errors
-    without = [answer for answer in answers if answer["rung"] != "model"]
+    without = [answer for answer in answers if answer["answered_by"] != "model"]
     # A busy machine may take one past its deadline: of each thread, one in the time of half a deadline.
     assert len(without) <= 0.02 * slowness() * len(answers) + 4 * held_up_ms / DEADLINE_MS
     assert {1, 2, 3, 4} <= {answer["release"] for answer in answers}
@@ -174,7 +177,7 @@ def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningRea
 
         def is_by_the_model(wanted: int = number) -> bool:
             answers.append(ask(reader))
-            return (answers[-1]["release"], answers[-1]["rung"]) == (wanted, "model")
+            return (answers[-1]["release"], answers[-1]["answered_by"]) == (wanted, "model")
 
         assert eventually(is_by_the_model)
         by_model.append(answers[-1])
@@ -191,9 +194,9 @@ def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str,
     write_views(settings)
     release(settings)
     with running_reader(settings) as reader:
-        assert eventually(lambda: _rung(reader) == "model")
+        assert eventually(lambda: _answered_by(reader) == "model")
         if fault:
-            assert ask(reader, fault)["rung"] == "order_given"
+            assert ask(reader, fault)["answered_by"] == "order_given"
         main = psutil.Process(reader.process.pid)
         started = below(reader)
         templates = [child for child in main.children(recursive=True) if "template" in _command(child)]
@@ -204,7 +207,7 @@ def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str,
             with suppress(psutil.NoSuchProcess):  # the reader replaces a process that hangs
                 victim.send_signal(signal.SIGKILL)
         if whom in ("worker", "template"):  # they are replaced, and the model is back
-            assert eventually(lambda: _rung(reader) == "model")
+            assert eventually(lambda: _answered_by(reader) == "model")
             started |= below(reader)
     assert eventually(lambda: not any(map(alive, started)))
     assert not [path for path in shared if os.path.exists(path)]
@@ -218,8 +221,8 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def _rung(reader: RunningReader) -> str:
+def _answered_by(reader: RunningReader) -> str:
     try:
-        return str(ask(reader)["rung"])
+        return str(ask(reader)["answered_by"])
     except (httpx.TransportError, AssertionError):
         return ""

@@ -53,7 +53,7 @@ def items_by_model(reader: RunningReader, household: int = 1) -> Any:
 
     def is_by_the_model() -> bool:
         answers.append(ask(reader, household))
-        return bool(answers[-1]["rung"] == "model")
+        return bool(answers[-1]["answered_by"] == "model")
 
     assert eventually(is_by_the_model)
     return answers[-1]["items"]
@@ -76,16 +76,16 @@ def test_scores_of_features_in_redis_are_those_of_a_local_store_and_a_frozen_red
                 for _ in range(20):
                     before = held_up.seconds
                     answer = ask(far)
-                    assert answer["rung"] == "order_given"
+                    assert answer["answered_by"] == "order_given"
                     held_up_ms = 1000 * (held_up.seconds - before)
                     assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness() + held_up_ms
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert eventually(lambda: ask(far)["rung"] == "model")
+        assert eventually(lambda: ask(far)["answered_by"] == "model")
         assert "forecache_realtime_late_reads_total" in httpx.get(f"{far.url}/metrics").text
         os.kill(pid, signal.SIGKILL)
-        assert eventually(lambda: ask(far).get("why") == "lookup")
-        assert ask(far)["rung"] == "order_given"
+        assert eventually(lambda: ask(far).get("fallback_reason") == "lookup")
+        assert ask(far)["answered_by"] == "order_given"
 
 
 def test_a_version_that_redis_has_lost_is_not_taken_for_unknown_keys(settings: Settings, tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_a_version_that_redis_has_lost_is_not_taken_for_unknown_keys(settings: S
         redis_server(tmp_path / "redis") as port,
         far_and_near(settings, tmp_path, f"redis://127.0.0.1:{port}") as (far, _, client),
     ):
-        assert eventually(lambda: ask(far)["rung"] == "model")
+        assert eventually(lambda: ask(far)["answered_by"] == "model")
         client.flushall()
-        assert eventually(lambda: ask(far).get("why") == "lookup")
+        assert eventually(lambda: ask(far).get("fallback_reason") == "lookup")
 
 
 def test_features_in_a_cluster_give_the_same_scores(settings: Settings, tmp_path: Path) -> None:

@@ -126,6 +126,6 @@ def test_one_bad_request_of_a_batch_fails_alone(running: RunningPath) -> None:
     assert all(np.array_equal(scores, EXPECTED) for scores in (first, second, last))
 
 
-def test_not_a_number_is_passed_on_for_the_ladder_to_judge(running: RunningPath) -> None:
+def test_not_a_number_is_passed_on_for_the_fallbacks_to_judge(running: RunningPath) -> None:
     running.fail("nan")
     assert np.isnan(running.score()).all()

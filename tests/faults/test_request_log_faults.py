@@ -130,8 +130,11 @@ def assert_each_is_logged_once(settings: Settings, client: Client, most_lost: fl
         if answer is not None:
             asked, scores = json.loads(row["request"]), scores_of(row)
             assert (row["key"], asked["request_id"]) == (str(asked["household_id"]), request_id)
-            assert (row["rung"], row["why"]) == (answer["rung"], answer.get("why", ""))
-            if answer["rung"] != "model":  # a busy machine was late
+            assert (row["answered_by"], row["fallback_reason"]) == (
+                answer["answered_by"],
+                answer.get("fallback_reason", ""),
+            )
+            if answer["answered_by"] != "model":  # a busy machine was late
                 assert scores is None
                 continue
             by_product = {item["product_id"]: item["score"] for item in answer["items"]}
@@ -187,7 +190,7 @@ def test_a_full_disk_costs_rows_and_no_answer(tmp_path: Path) -> None:
         assert set(client.statuses) == {200}
         assert not client.failed
         # A model on the event loop is given up where the reader stands still for 0.1 s within its microseconds.
-        late = [answer["why"] for answer in client.answers.values() if answer["rung"] != "model"]
+        late = [answer["fallback_reason"] for answer in client.answers.values() if answer["answered_by"] != "model"]
         assert set(late) <= {"deadline"}
         assert len(late) <= 0.1 * len(client.answers)
         # Through the reader's own view of its folders, for the committer sees what it sees.

@@ -88,7 +88,7 @@ def test_two_controllers_at_once_count_every_row_once_and_take_every_step_once(s
         process.join(120)
         assert process.exitcode == 0
     after, _ = ended(settings)
-    canaries = sum(row["arm"] == "canary" for row in rows)
+    canaries = sum(row["variant"] == "canary" for row in rows)
     assert after.step.requests == (len(rows) - canaries, canaries)
     seen, anew = read_counts(open_releases(settings, NAME), step_id(after)), StepCounts(step_id(after))
     again = count_new_requests(settings, after, anew, now=AT)

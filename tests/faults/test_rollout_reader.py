@@ -29,7 +29,7 @@ from forecache.plugins.rollouts.controller import AdvanceResult, advance_rollout
 from forecache.realtime.log.answer_log import BUCKETS, bucket_of
 from forecache.realtime.log.commit_segments import commit_ready
 from forecache.realtime.log.read import read_log
-from forecache.realtime.log.record import ARMS
+from forecache.realtime.log.record import VARIANTS
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.rollout_state import RolloutState
 
@@ -61,8 +61,8 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
-    def of(self, arm: str) -> list[dict[str, Any]]:
-        return [answer for answer in self.answers if answer.get("arm") == arm]
+    def of(self, variant: str) -> list[dict[str, Any]]:
+        return [answer for answer in self.answers if answer.get("variant") == variant]
 
     def _ask(self, first: int) -> None:
         number = 0
@@ -171,7 +171,7 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
         assert eventually(lambda: any(each["release"] == number for each in asking.answers[-50:]))
         fault_file.write_text(fault)
         state = looked_until_over(settings)
-        assert eventually(lambda: not any("arm" in each for each in asking.answers[-20:]))
+        assert eventually(lambda: not any("variant" in each for each in asking.answers[-20:]))
         held_up_ms = 1000 * (held_up.seconds - before)
     fault_file.unlink()
     assert (state.stage, state.step.verdict) == ("returned", "returned"), state.why
@@ -179,12 +179,12 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
     assert number in read_pointer(open_releases(settings, NAME)).bad
     others = [*asking.of("current"), *asking.of("control")]
     assert len(others) > 100
-    hurt = sum(each["rung"] != "model" or each.get("late", False) for each in others)
+    hurt = sum(each["answered_by"] != "model" or each.get("late", False) for each in others)
     assert hurt <= len(others) / 50 + 2 * held_up_ms / DEADLINE_MS  # of each client, one in so much of a busy machine
-    arms: dict[int, set[str]] = {}
+    variants: dict[int, set[str]] = {}
     for each in asking.answers:
-        arms.setdefault(each["household"], set()).add(each.get("arm", "").replace("control", "current"))
-    assert all({"current", "canary"} - found for found in arms.values())  # no key was in both
+        variants.setdefault(each["household"], set()).add(each.get("variant", "").replace("control", "current"))
+    assert all({"current", "canary"} - found for found in variants.values())  # no key was in both
 
 
 def test_a_candidate_that_replicas_cannot_load_is_returned(settings: Settings, reader: RunningReader) -> None:
@@ -195,10 +195,10 @@ def test_a_candidate_that_replicas_cannot_load_is_returned(settings: Settings, r
         state = looked_until_over(settings)
     assert (state.stage, state.release) == ("returned", number)
     assert {each["release"] for each in asking.answers} == {read_pointer(open_releases(settings, NAME)).current}
-    by_model = [each["rung"] == "model" for each in asking.of("canary")]
+    by_model = [each["answered_by"] == "model" for each in asking.of("canary")]
     assert by_model.count(True) >= 0.9 * len(by_model) > 0
     # A busy machine may be late: nothing else keeps one from the model.
-    assert all(each["rung"] == "model" or each["why"] == "deadline" for each in asking.of("canary"))
+    assert all(each["answered_by"] == "model" or each["fallback_reason"] == "deadline" for each in asking.of("canary"))
 
 
 def test_clients_that_know_nothing_of_what_a_candidate_needs_get_their_answers_and_it_is_returned(
@@ -242,9 +242,9 @@ def test_a_key_is_in_the_same_arm_whatever_the_protocol(settings: Settings, read
             expected = ("canary", number) if in_share else ("control", 1)
             for ask in (own, infer, invoke):
                 answer = ask(household)
-                assert (answer["arm"], answer["release"]) == expected, ask
+                assert (answer["variant"], answer["release"]) == expected, ask
         apply_manual_action(settings, NAME, "return", "enough")
-        assert eventually(lambda: "arm" not in own(0))
+        assert eventually(lambda: "variant" not in own(0))
     assert eventually(lambda: not processes_of(reader) - before)
 
 
@@ -254,7 +254,7 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
     number, began, own = candidate(settings, version=6), now(), processes_of(reader)
     roll_out(settings, number, at=began, stage="canary", share=0.25, slow_us=1e6)
     with traffic(reader) as asking:
-        assert eventually(lambda: all(len(asking.of(arm)) > 50 for arm in ("canary", "control", "current")))
+        assert eventually(lambda: all(len(asking.of(variant)) > 50 for variant in ("canary", "control", "current")))
         # Two releases, each a template and two processes, of which a busy machine may have one replaced.
         assert eventually(lambda: len(processes_of(reader) - own) >= 2 * (1 + 2))
     compared = ("canary", "control")
@@ -263,17 +263,22 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
     def are_logged() -> bool:
         commit_ready(settings, NAME)
         rows[:] = [row for batch in read_log(settings, NAME, since=began) for row in batch.to_pylist()]
-        return all(sum(row["arm"] == arm for row in rows) > 50 for arm in compared)
+        return all(sum(row["variant"] == variant for row in rows) > 50 for variant in compared)
 
     assert eventually(are_logged)
-    of_arm = {arm: [row for row in rows if row["arm"] == arm and row["release"] in (1, number)] for arm in ARMS}
+    of_variant = {
+        variant: [row for row in rows if row["variant"] == variant and row["release"] in (1, number)]
+        for variant in VARIANTS
+    }
     salt = state_of(settings).salt
-    for arm, first, last in (("canary", 0.0, 0.25), ("control", 0.25, 0.5)):
-        places = [bucket_of(row["key"].encode(), salt) / BUCKETS for row in of_arm[arm]]
+    for variant, first, last in (("canary", 0.0, 0.25), ("control", 0.25, 0.5)):
+        places = [bucket_of(row["key"].encode(), salt) / BUCKETS for row in of_variant[variant]]
         assert len(places) > 50
         assert all(first <= place < last for place in places)
-    scores = {row["key"]: row["scores"] for row in rows if row["arm"] in ("", "current") and row["why"] == ""}
-    asked = [row for row in of_arm["control"] if row["why"] == "" and row["key"] in scores]
+    scores = {
+        row["key"]: row["scores"] for row in rows if row["variant"] in ("", "current") and row["fallback_reason"] == ""
+    }
+    asked = [row for row in of_variant["control"] if row["fallback_reason"] == "" and row["key"] in scores]
     assert all(row["scores"] == scores[row["key"]] and row["release"] == 1 for row in asked)
     apply_manual_action(settings, NAME, "return", "enough")
     assert eventually(lambda: not processes_of(reader) - own)
@@ -296,8 +301,8 @@ def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_midd
     assert [step.stage for step in state.steps] == ["aa", "shadow", "canary", "canary"]
     assert state.stage == "done"
     assert state.steps[1].shown["same_first_share"] == 1.0
-    assert {"aa", "current", "canary", "control"} <= {each.get("arm") for each in asking.answers}
-    assert not any("arm" in each for each in asking.answers[-10:])
-    rungs = [each["rung"] for each in [*asking.answers, *more.answers]]
-    assert rungs.count("model") >= 0.9 * len(rungs)  # a busy machine may be late
+    assert {"aa", "current", "canary", "control"} <= {each.get("variant") for each in asking.answers}
+    assert not any("variant" in each for each in asking.answers[-10:])
+    answered_by = [each["answered_by"] for each in [*asking.answers, *more.answers]]
+    assert answered_by.count("model") >= 0.9 * len(answered_by)  # a busy machine may be late
     assert read_pointer(open_releases(settings, NAME)).current == number

@@ -94,7 +94,7 @@ def assert_live_layers_hold(settings: Settings, topic: str, stored: Sequence[dic
             live = reader.get(encode_key(key, row["payment_id"]))
             assert live is not None
             assert live.position == row["position"]
-            assert json.loads(live.value) == {name: row[name] for name in ("score", "rung")}
+            assert json.loads(live.value) == {name: row[name] for name in ("score", "answered_by")}
 
 
 def test_a_machine_with_an_empty_disk_goes_on_from_the_ids_and_tiles_of_each_shard(

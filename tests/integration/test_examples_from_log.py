@@ -31,7 +31,11 @@ ASKED = shown()
 def taken_of_the_answered(rows: Mapping[str, Any], first: Any, last: Any) -> Any:
     """The logged candidates with what came of them, as landed by another system."""
     taken = rows["shown"].select("request_id", "product_id", "taken")
-    return rows["log"].join(taken, ["request_id", "product_id"]).drop("shown", "score", "rung", "release", "arm")
+    return (
+        rows["log"]
+        .join(taken, ["request_id", "product_id"])
+        .drop("shown", "score", "answered_by", "release", "variant")
+    )
 
 
 examples = replace(offers.examples, compute=taken_of_the_answered, from_log=True)  # type: ignore[type-var]
@@ -57,9 +61,10 @@ def record(request: str, rows: list[Shown], **changed: Any) -> dict[str, Any]:
     return {
         **dict.fromkeys(schema().names),
         "request_id": request, "arrived_at": first.at, "day": first.at.date(), "key": str(first.household),
-        "request": orjson.dumps(body), "items": len(rows), "release": 3, "model_version": 2, "arm": "current",
+        "request": orjson.dumps(body), "items": len(rows), "release": 3, "model_version": 2, "variant": "current",
         "scores": np.array([row.price for row in rows], np.float32).tobytes(), "score_dtype": "float32",
-        "rung": "model", "why": "", "flags": [], "stores": [], "late": False, "deadline_ms": 50.0, "replica": "here#1",
+        "answered_by": "model", "fallback_reason": "", "warnings": [],
+        "stores": [], "late": False, "deadline_ms": 50.0, "replica": "here#1",
         **changed,
     }  # fmt: skip
 
@@ -80,15 +85,18 @@ def add_to_log(settings: Settings, records: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def logged(landed: Settings) -> Settings:
-    """With a log of all requests; some came twice, some were answered by a shadow too, one by lower rungs."""
+    """With a log of all requests; some came twice, some were answered by a shadow too, one by fallbacks."""
     records = [record(request, rows) for request, rows in requests().items()]
     again, shadowed, lower = (list(requests().items())[place] for place in (5, 6, 7))
     earlier = again[1][0].at - timedelta(seconds=1)
-    records.append(record(*again, arrived_at=earlier, day=earlier.date(), scores=None, rung="order_given", release=2))
-    records.append(record(*shadowed, arm="shadow", release=4))
+    records.append(
+        record(*again, arrived_at=earlier, day=earlier.date(), scores=None, answered_by="order_given", release=2)
+    )
+    records.append(record(*shadowed, variant="shadow", release=4))
     count = len(lower[1])
     records[7] = record(
-        *lower, scores=None, rung="order_given", rungs=["last_night"] + ["order_given"] * (count - 1),
+        *lower, scores=None, answered_by="order_given",
+        item_answered_by=["precomputed"] + ["order_given"] * (count - 1),
         ranking=list(range(count))[::-1],
     )  # fmt: skip
     add_to_log(landed, records)
@@ -111,11 +119,11 @@ def test_it_gets_each_answer_once_with_the_place_in_which_each_candidate_was_sho
             assert (row["product_id"], row["price"]) == (each.product, each.price)
             assert row["asked_at"] == row["event_timestamp"] == each.at.replace(tzinfo=None)
             assert row["shown"] == order.index(place) + 1
-            assert (row["release"], row["arm"]) == (3, "current")
+            assert (row["release"], row["variant"]) == (3, "current")
             if request == lower:
-                assert (row["rung"], row["score"]) == ("order_given" if place else "last_night", None)
+                assert (row["answered_by"], row["score"]) == ("order_given" if place else "precomputed", None)
             else:
-                assert (row["rung"], row["score"]) == ("model", float(np.float32(each.price)))
+                assert (row["answered_by"], row["score"]) == ("model", float(np.float32(each.price)))
 
 
 def test_a_model_learns_the_same_from_its_log_as_from_what_landed(logged: Settings, spark: Any) -> None:
@@ -158,7 +166,7 @@ def test_a_request_that_has_other_rows_by_the_declaration_is_refused_by_its_id(l
 def test_a_request_that_was_answered_unchecked_and_does_not_fit_is_left_out(logged: Settings, spark: Any) -> None:
     day = START - timedelta(days=40)
     rows = [replace(ASKED[0], at=ASKED[0].at - timedelta(days=41))]
-    unread = {"day": day, "scores": None, "rung": "order_given", "why": "deadline"}
+    unread = {"day": day, "scores": None, "answered_by": "order_given", "fallback_reason": "deadline"}
     bad, good = record("bad", rows, **unread), record("good", rows, **unread)
     wrong = {**orjson.loads(bad["request"]), "household_id": "no number"}
     add_to_log(logged, [{**bad, "request": orjson.dumps(wrong)}, good])

@@ -59,8 +59,8 @@ def test_an_answer_is_shown_as_it_was_logged(settings: Settings, rows: list[dict
     assert [each["item"] for each in found["candidates"]] == [items[place] for place in order]
     assert [each["score"] for each in found["candidates"]] == [shortest(scores[place]) for place in order]
     assert found["arrived_at"] == "2026-03-02T09:00:05Z"
-    assert {name: found[name] for name in ("release", "arm", "rung", "why")} == {
-        "release": 1, "arm": "current", "rung": "model", "why": ""
+    assert {name: found[name] for name in ("release", "variant", "answered_by", "fallback_reason")} == {
+        "release": 1, "variant": "current", "answered_by": "model", "fallback_reason": ""
     }  # fmt: skip
     assert {(each["name"], each["version"], each["as_of"]) for each in found["stores"]} == {
         ("household", 1, "2026-03-01"), ("product", 1, "2026-03-01")
@@ -99,7 +99,7 @@ def test_nothing_has_changed_while_release_and_stores_are_the_same(
 ) -> None:
     found = explain_answer(settings, "ranking", "r00005")
     assert found["today"]["score"] == found["explained"]["score"]
-    assert found["today"]["rung"] == "model"
+    assert found["today"]["answered_by"] == "model"
     assert (found["model_version"], found["model_runtime"]) == (1, "onnx")
     assert (found["today"]["model_version"], found["today"]["model_runtime"]) == (1, "onnx")
     assert not any(each["changed"] for each in found["explained"]["features"])
@@ -160,14 +160,14 @@ def test_a_release_that_is_gone_leaves_features_and_scores(settings: Settings, r
 def test_a_view_that_is_not_published_now_is_named(settings: Settings, rows: list[dict[str, Any]]) -> None:
     shutil.rmtree(settings.store_path / "household")
     now = explain_answer(settings, "ranking", "r00005")["today"]
-    assert (now["rung"], now["why"]) == ("order_given", "lookup")
+    assert (now["answered_by"], now["fallback_reason"]) == ("order_given", "lookup")
     assert "Nothing is published for household" in now["problem"]
 
 
 def test_a_view_of_another_contract_is_named(settings: Settings, rows: list[dict[str, Any]]) -> None:
     release(settings, lookups=(replace(LOOKUPS[0], contract="others"), LOOKUPS[1]))
     now = explain_answer(settings, "ranking", "r00005")["today"]
-    assert (now["release"], now["rung"], now["why"]) == (2, "order_given", "contract")
+    assert (now["release"], now["answered_by"], now["fallback_reason"]) == (2, "order_given", "contract")
     assert "the view household is not what the model was trained with" in now["problem"]
 
 
@@ -194,7 +194,7 @@ def test_a_transform_that_fails_today_is_named(settings: Settings, rows: list[di
     write_log(settings, [misbehaving(of(rows, "r00005"))])
     release(settings, faults.misbehave)
     now = explain_answer(settings, "ranking", "bad")["today"]
-    assert now["why"] == "failed"
+    assert now["fallback_reason"] == "failed"
     assert "ValueError: store 668" in now["problem"]
 
 
@@ -205,21 +205,21 @@ def test_an_answer_without_the_model_has_no_contributions(settings: Settings) ->
     write_log(settings, [answering.answer(requests(1)[0], why="deadline")])
     answering.close()
     found = explain_answer(settings, "ranking", "r00000")
-    assert (found["rung"], found["why"]) == ("order_given", "deadline")
+    assert (found["answered_by"], found["fallback_reason"]) == ("order_given", "deadline")
     assert "The model was not asked" in found["explained"]["contributions"]["missing"]
     assert found["explained"]["score"] is None
-    assert found["today"]["rung"] == "model"
+    assert found["today"]["answered_by"] == "model"
     assert all(each["value"] is None for each in found["explained"]["features"])
 
 
 def test_a_shadows_answer_is_not_taken_for_the_one_that_was_sent(
     settings: Settings, rows: list[dict[str, Any]]
 ) -> None:
-    shadow = of(rows, "r00005") | {"arm": "shadow", "arrived_at": ARRIVED + timedelta(hours=1)}
+    shadow = of(rows, "r00005") | {"variant": "shadow", "arrived_at": ARRIVED + timedelta(hours=1)}
     write_log(settings, [shadow])
     found = explain_answer(settings, "ranking", "r00005")
-    assert found["arm"] == "current"
-    assert [each["arm"] for each in found["also_logged"]] == ["shadow"]
+    assert found["variant"] == "current"
+    assert [each["variant"] for each in found["also_logged"]] == ["shadow"]
 
 
 def test_an_unknown_request_says_what_cannot_be_told_apart(settings: Settings, rows: list[dict[str, Any]]) -> None:
@@ -250,7 +250,7 @@ def said(
 def test_the_command_fits_a_terminal_of_80_columns(rows: list[dict[str, Any]], said: Callable[..., str]) -> None:
     text = said("ranking", "r00005")
     assert max(map(len, text.splitlines())) <= 80
-    for part in ("rung model", "household version 1", "today", "Features of p", "popularity", "Background:"):
+    for part in ("answered by model", "household version 1", "today", "Features of p", "popularity", "Background:"):
         assert part in text
     found = json.loads(said("ranking", "r00005", "--json"))
     assert found["explained"]["contributions"]["exact"]

@@ -21,7 +21,7 @@ from forecache.serve.store.live.writer import LiveWriter, open_live_writer
 from forecache.serve.store.manifest import StalePolicy
 
 ROWS = {f"c{i}": {"churn_probability": 0.5, "risk_segment": "batch"} for i in range(60)}
-OF_MODEL = {"model_version": 4, "release": 2, "base": "churn_features=2026-11-24@7"}
+OF_MODEL = {"model_version": 4, "release": 2, "feature_version": "churn_features=2026-11-24@7"}
 STREAMED = {"churn_probability": 7.0, "risk_segment": "streamed"}
 
 

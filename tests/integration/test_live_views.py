@@ -238,7 +238,10 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
                 continue
             one = orjson.loads(body)
             assert (one["source"], one["position"]) == ("live", 7)
-            assert (one["as_of"], one["base"].split("@")[0]) == (str(AS_OF + timedelta(days=1)), f"{VIEW.name}={AS_OF}")
+            assert (one["as_of"], one["feature_version"].split("@")[0]) == (
+                str(AS_OF + timedelta(days=1)),
+                f"{VIEW.name}={AS_OF}",
+            )
             assert one["value"] == many[key.decode()]["value"] == rows[place]
             assert moments[place].timestamp() * 1e6 == AT
             shown = [np.nan if value is None else value for value in one["value"].values()]
@@ -265,7 +268,7 @@ def test_an_answer_without_an_event_since_the_night_says_that_it_is_of_now(
     value, key = one.pop("value"), one.pop("key")
     assert one == {
         "source": "live", "position": None, "event_time": None, "verified_through": -1,
-        "as_of": str(AS_OF + timedelta(days=1)), "base": base, "age_s": 700 * 60, "stale": one["stale"],
+        "as_of": str(AS_OF + timedelta(days=1)), "feature_version": base, "age_s": 700 * 60, "stale": one["stale"],
     }  # fmt: skip
     assert many == {"results": [{"key": key, "found": True, "value": value}], **one}
     [answer] = answers_from(many)

@@ -195,7 +195,7 @@ def test_one_value_of_a_request_without_candidates_is_computed_again(settings: S
     rows = [answering.answer(each) for each in asked]
     rows.append(answering.answer(asked[0], why="deadline", request_id="late"))
     answering.close()
-    assert {row["rung"] for row in rows} == {"model", "default"}
+    assert {row["answered_by"] for row in rows} == {"model", "default"}
     write_log(settings, rows)
     report = replayed(settings)
     assert (report.found.equal, report.found.differ) == (6, 0), report.sentence

@@ -32,13 +32,13 @@ from forecache.declare import (
     Realtime,
     RequestField,
 )
-from forecache.declare.realtime.lookups import LastNight, Stored
+from forecache.declare.realtime.lookups import Precomputed, Stored
 from forecache.plugins.parity.orchestration import EQUAL, build_parity, define_parity
 from forecache.plugins.parity.replay import replay_day
 from forecache.serve.store import open_store
 from resources.settings_resource import SettingsResource
 
-POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
+POPULAR = Precomputed(Stored("product", ("product_id",), "popularity"))
 LOG = Log("household_id")
 
 
@@ -54,7 +54,7 @@ declared = Realtime(
     transform=transforms.rank,
     features=tuple(map(Feature, FEATURES)),
     model=EstimatorModel(_unused),
-    ladder=(OrderGiven(),),
+    fallbacks=(OrderGiven(),),
     examples=Examples((SALES,), _unused, label="taken", kind="ranking"),
     gate=Gate("ndcg@5", {"ndcg@5": 0.3}, baseline=Baseline("spend")),
     log=LOG,
@@ -68,7 +68,7 @@ def asked(url: str, bodies: list[bytes]) -> int:
         for body in bodies:
             answer = http.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"})
             assert answer.status_code == 200, answer.text
-            by_model += answer.json()["rung"] == "model"
+            by_model += answer.json()["answered_by"] == "model"
     return by_model
 
 
@@ -83,7 +83,7 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     """Versions are removed and releases swapped while it answers; late answers and other protocols are among them."""
     publish_views(settings)
     common: dict[str, Any] = {
-        "lookups": LOOKUPS, "ladder": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 60_000.0, "created_at": "",
+        "lookups": LOOKUPS, "fallbacks": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 60_000.0, "created_at": "",
         "warmup": requests(3),
     }  # fmt: skip
     release(settings, **common)
@@ -130,7 +130,7 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     assert 1 not in open_store(settings, "product").version_numbers()
     found = replay_day(settings, "ranking", datetime.now(timezone.utc).date()).found
     assert found.differ == 0, found.first[:3]
-    # Of a version that the store has removed, the lake has the features; what rungs read there counts as left out.
+    # Of a version that the store has removed, the lake has the features; what fallbacks read there counts as left out.
     assert found.equal + sum(found.not_recomputed.values()) == found.requests == len(rows)
     assert found.equal >= by_model
     # A late answer of a slow machine may have read the request, and no view.

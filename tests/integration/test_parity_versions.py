@@ -1,4 +1,4 @@
-"""Parity of answers by the versions and releases that they name: changed, removed, vacuumed, old, or of lower rungs."""
+"""Parity of answers by the versions and releases that they name: changed, removed, vacuumed, old, or of fallbacks."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from second_process import running
 from waiting import wait_for
 
 from forecache.base.settings import Settings
-from forecache.declare.realtime.lookups import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import OrderGiven, Precomputed, Stored
 from forecache.plugins.parity import check_stores as stores
 from forecache.plugins.parity.store_versions import StoreVersion
 from forecache.realtime.release.folder import open_releases
@@ -152,18 +152,18 @@ def test_ages_are_those_of_the_time_of_the_request(settings: Settings) -> None:
     assert (report.found.equal, report.found.differ) == (12, 0), report.sentence
 
 
-def test_lower_rungs_are_computed_again_from_their_stores(settings: Settings) -> None:
+def test_lower_fallbacks_are_computed_again_from_their_stores(settings: Settings) -> None:
     publish_views(settings)
-    ladder = (LastNight(Stored("product", ("product_id",), "popularity")), OrderGiven())
-    release(settings, ladder=ladder)
+    fallbacks = (Precomputed(Stored("product", ("product_id",), "popularity")), OrderGiven())
+    release(settings, fallbacks=fallbacks)
     answering = Answering(settings)
     rows = logged(answering, 6)
     lower = [answering.answer(body, why="deadline") for body in requests(14)[6:]]
     answering.path.fails = True
     failed = [answering.answer(body) for body in requests(16)[14:]]
     answering.close()
-    assert {row["rung"] for row in lower} == {"last_night", "order_given"}
-    assert any(row["rungs"] for row in lower)
+    assert {row["answered_by"] for row in lower} == {"precomputed", "order_given"}
+    assert any(row["item_answered_by"] for row in lower)
     write_log(settings, [*rows, *lower])
     report = replayed(settings)
     assert (report.found.equal, report.found.differ) == (14, 0), report.sentence

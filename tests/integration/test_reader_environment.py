@@ -111,7 +111,7 @@ def test_a_reader_of_its_own_environment_pulls_and_serves(
             feast = {"entities": {"customer_id": ["00007"]}, "features": ["churn:risk_segment"]}
             assert http.post("/get-online-features", json=feast).status_code == 200
             ranked = http.post("/v1/ranking", content=a_request()).json()
-            assert (ranked["rung"], len(ranked["stores"])) == ("model", 2)
+            assert (ranked["answered_by"], len(ranked["stores"])) == ("model", 2)
             assert [http.get(path).status_code for path in ("/v1/spend/00007", "/openapi.json")] == [403, 200]
         loaded = Path(f"/proc/{reader.workers()[0]}/maps").read_text() if os.path.isdir("/proc") else ""
         assert "site-packages" not in loaded

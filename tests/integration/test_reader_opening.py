@@ -28,7 +28,7 @@ MOST_S = 0.1
 
 def release_of(reader: RunningReader) -> int | None:
     answer = httpx.post(f"{reader.url}/v1/ranking", content=a_request()).json()
-    return answer["release"] if answer.get("rung") == "model" else None
+    return answer["release"] if answer.get("answered_by") == "model" else None
 
 
 def test_nothing_of_an_opening_runs_on_the_thread_that_answers(settings: Settings, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from waiting import eventually
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
-from forecache.declare.realtime.lookups import Default, LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import Default, OrderGiven, Precomputed, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
@@ -28,7 +28,7 @@ from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.serve.reader import AsyncClient, Client, RealtimeAnswer, create_token
 from forecache.serve.store.manifest import Field
 
-POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
+POPULAR = Precomputed(Stored("product", ("product_id",), "popularity"))
 FRAUD = {
     "name": "fraud",
     "features": ("amount", "spend"),
@@ -48,7 +48,7 @@ def new_settings(tmp_path_factory: pytest.TempPathFactory, **more: Any) -> Setti
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = new_settings(tmp_path_factory)
-    make_release(settings, ladder=(POPULAR, OrderGiven()), deadline_ms=60_000.0)
+    make_release(settings, fallbacks=(POPULAR, OrderGiven()), deadline_ms=60_000.0)
     make_release(settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], deadline_ms=60_000.0)
     return settings
 
@@ -70,14 +70,16 @@ def counted(reader: RunningReader, metric: str, of: str = "realtime") -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"forecache_{of}_{metric}"))
 
 
-def test_a_ranking_says_for_each_candidate_its_score_and_rung_and_where_they_come_from(reader: RunningReader) -> None:
+def test_a_ranking_says_for_each_candidate_its_score_and_fallback_and_where_they_come_from(
+    reader: RunningReader,
+) -> None:
     answer = ask(reader, a_request()).json()
     assert [item["product_id"] for item in answer["items"]] == ["b", "c", "a"]
-    assert {item["rung"] for item in answer["items"]} == {"model"}
+    assert {item["answered_by"] for item in answer["items"]} == {"model"}
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
-    assert answer["rung"] == "model"
-    assert answer["rungs"] == {"model": 3}
+    assert answer["answered_by"] == "model"
+    assert answer["item_answered_by"] == {"model": 3}
     assert answer["model"] == {"name": "ranking", "version": 1, "runtime": "onnx"}
     assert answer["release"] == 1
     assert {name: (each["version"], each["stale"]) for name, each in answer["stores"].items()} == {
@@ -85,7 +87,7 @@ def test_a_ranking_says_for_each_candidate_its_score_and_rung_and_where_they_com
     }  # fmt: skip
     assert answer["deadline_ms"] == 60_000
     times = answer["timings_ms"]
-    assert list(times) == ["wait", "parse", "lookup", "transform", "model", "ladder", "render", "total"]
+    assert list(times) == ["wait", "parse", "lookup", "transform", "model", "fallbacks", "render", "total"]
     assert sum(times.values()) == pytest.approx(2 * times["total"], abs=0.01)
 
 
@@ -94,18 +96,18 @@ def test_a_model_without_candidates_answers_with_one_value(reader: RunningReader
     assert answer["value"].keys() == {"score"}
     assert isinstance(answer["value"]["score"], float)
     assert answer["request_id"] == "r-1"
-    assert answer["rungs"] == {"model": 1}
+    assert answer["item_answered_by"] == {"model": 1}
 
 
 def test_unknown_keys_are_unknown_features_and_no_error(reader: RunningReader) -> None:
     answer = ask(reader, a_request(household=99, products=["nothing", "a"])).json()
-    assert answer["rungs"] == {"model": 2}
+    assert answer["item_answered_by"] == {"model": 2}
 
 
 def test_a_request_without_candidates_gets_an_empty_ranking(reader: RunningReader) -> None:
     answer = ask(reader, a_request(products=[])).json()
     assert answer["items"] == []
-    assert answer["rungs"] == {}
+    assert answer["item_answered_by"] == {}
 
 
 def test_the_clients_ask_and_get_typed_answers(reader: RunningReader) -> None:
@@ -120,9 +122,14 @@ def test_the_clients_ask_and_get_typed_answers(reader: RunningReader) -> None:
         answer = client.ask("ranking", request, deadline_ms=50_000, headers={"traceparent": trace})
         for again in (answer, asyncio.run(ask_too())):
             assert [item["product_id"] for item in again.items] == ["b", "c", "a"]
-            assert (again.name, again.request_id, again.rung, again.why) == ("ranking", "r-7", "model", "")
+            assert (again.name, again.request_id, again.answered_by, again.fallback_reason) == (
+                "ranking",
+                "r-7",
+                "model",
+                "",
+            )
             assert (again.model_name, again.model_version, again.release) == ("ranking", 1, 1)
-            assert (again.value, again.flags, again.late) == ({}, (), False)
+            assert (again.value, again.warnings, again.late) == ({}, (), False)
         assert answer.deadline_ms == 50_000
         plain = client.ask("fraud", {"household_id": 2, "amount": 1.0}).value
         assert plain.keys() == {"score"}
@@ -174,19 +181,19 @@ def test_a_key_that_is_none_is_told_with_the_field_that_holds_it(reader: Running
     assert response.json()["detail"] == "The key '' has 0 bytes. A key has 1 to 511 bytes. It comes from product_id."
 
 
-def test_a_request_that_is_too_late_on_arrival_gets_the_last_rung_and_is_told_so(reader: RunningReader) -> None:
+def test_a_request_that_is_too_late_on_arrival_gets_the_last_fallback_and_is_told_so(reader: RunningReader) -> None:
     late = counted(reader, 'late_answers_total{model="ranking"')
     answer = ask(reader, a_request(), x_request_start=f"t={time.time() - 20:.3f}", x_deadline_ms="5000").json()
-    assert answer["rung"] == "order_given"
-    assert answer["why"] == "deadline"
+    assert answer["answered_by"] == "order_given"
+    assert answer["fallback_reason"] == "deadline"
     assert answer["late"] is True
     assert counted(reader, 'late_answers_total{model="ranking"') == late + 1
 
 
-def test_a_deadline_that_the_model_cannot_keep_is_kept_by_a_lower_rung(reader: RunningReader) -> None:
+def test_a_deadline_that_the_model_cannot_keep_is_kept_by_a_lower_fallback(reader: RunningReader) -> None:
     answer = ask(reader, a_request(), x_deadline_ms="0.05").json()
-    assert answer["rung"] in ("last_night", "order_given")
-    assert answer["why"] == "deadline"
+    assert answer["answered_by"] in ("precomputed", "order_given")
+    assert answer["fallback_reason"] == "deadline"
     assert answer["deadline_ms"] == 0.05
 
 
@@ -200,7 +207,7 @@ def test_a_model_that_is_asked_like_a_key_says_how_to_ask_it(reader: RunningRead
 
 def test_the_model_describes_itself_and_other_methods_are_refused(reader: RunningReader) -> None:
     described = httpx.get(f"{reader.url}/v1/ranking").json()
-    assert described["ladder"] == ["model", "last_night", "order_given"]
+    assert described["fallbacks"] == ["model", "precomputed", "order_given"]
     assert described["runs"] == "loop"
     assert described["calibrated_p99_ms"] > 0
     assert [field["name"] for field in described["request"]] == ["household_id", "store_id"]
@@ -219,11 +226,11 @@ def test_the_openapi_document_has_the_request_of_each_model(reader: RunningReade
     assert "get" in paths["/v1/fraud"]
 
 
-def test_every_answer_is_counted_by_its_rungs_and_stages(reader: RunningReader) -> None:
-    before = [counted(reader, name) for name in ('items_total{model="fraud",rung="model"', "answers_total")]
+def test_every_answer_is_counted_by_its_fallbacks_and_stages(reader: RunningReader) -> None:
+    before = [counted(reader, name) for name in ('items_total{model="fraud",answered_by="model"', "answers_total")]
     for _ in range(3):
         ask(reader, b'{"household_id":2,"amount":1.0}', "fraud")
-    after = [counted(reader, name) for name in ('items_total{model="fraud",rung="model"', "answers_total")]
+    after = [counted(reader, name) for name in ('items_total{model="fraud",answered_by="model"', "answers_total")]
     assert [new - old for old, new in zip(before, after, strict=True)] == [3, 3]
     assert counted(reader, 'stage_seconds_total{model="fraud",stage="lookup"') > 0
 
@@ -232,33 +239,33 @@ def test_a_view_the_model_was_not_trained_with_is_refused_or_flagged(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     settings = new_settings(tmp_path_factory)
-    make_release(settings, name="strict", ladder=(POPULAR, OrderGiven()), deadline_ms=60_000.0)
+    make_release(settings, name="strict", fallbacks=(POPULAR, OrderGiven()), deadline_ms=60_000.0)
     make_release(settings, name="lenient", on_contract="flag", deadline_ms=60_000.0)
     with running_reader(settings) as reader:
-        assert ask(reader, a_request(), "strict").json()["rung"] == "model"
+        assert ask(reader, a_request(), "strict").json()["answered_by"] == "model"
         fields = (Field("visits_28d", "float"), Field("other", "float"))
         write_packed(settings, "household", {1: (2.0, 1.0)}, key=HOUSEHOLD_KEY, fields=fields, contract="new")
-        assert eventually(lambda: ask(reader, a_request(), "strict").json()["rung"] != "model")
+        assert eventually(lambda: ask(reader, a_request(), "strict").json()["answered_by"] != "model")
         strict, lenient = (ask(reader, a_request(), name).json() for name in ("strict", "lenient"))
-        assert (strict["rung"], strict["why"]) == ("last_night", "contract")
-        assert lenient["rung"] == "model"
-        assert "household" in lenient["flags"][0]
-        assert "spend_28d" in lenient["flags"][0]
+        assert (strict["answered_by"], strict["fallback_reason"]) == ("precomputed", "contract")
+        assert lenient["answered_by"] == "model"
+        assert "household" in lenient["warnings"][0]
+        assert "spend_28d" in lenient["warnings"][0]
         assert lenient["stores"]["household"]["version"] == 2
 
 
-def test_a_missing_view_leads_down_the_ladder(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_missing_view_leads_down_the_fallbacks(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
     make_release(settings, deadline_ms=60_000.0)
     make_release(
-        settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], ladder=(Default(0.5),), deadline_ms=60_000.0
+        settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], fallbacks=(Default(0.5),), deadline_ms=60_000.0
     )
     with running_reader(settings) as reader:
         ranked = ask(reader, a_request()).json()
-        assert (ranked["rung"], ranked["why"], ranked["stores"]) == ("order_given", "lookup", {})
+        assert (ranked["answered_by"], ranked["fallback_reason"], ranked["stores"]) == ("order_given", "lookup", {})
         assert [item["product_id"] for item in ranked["items"]] == ["a", "b", "c"]
         valued = ask(reader, b'{"household_id":2,"amount":1.0}', "fraud").json()
-        assert (valued["value"], valued["rung"]) == ({"score": 0.5}, "default")
+        assert (valued["value"], valued["answered_by"]) == ({"score": 0.5}, "default")
 
 
 def test_a_token_must_cover_the_model(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -339,7 +346,9 @@ def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_an
         for thread in threads:
             thread.join()
     assert not failures
-    assert {answer["rung"] for answer in answers} == {"model"}, {answer.get("why") for answer in answers}
+    assert {answer["answered_by"] for answer in answers} == {"model"}, {
+        answer.get("fallback_reason") for answer in answers
+    }
     scores: dict[Any, set[Any]] = {}
     for answer in answers:
         versions = tuple(each["version"] for each in answer["stores"].values())

@@ -42,7 +42,7 @@ def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, 
         def by_the_model() -> bool:
             own.clear()
             own.update(httpx.post(f"{reader.url}/v1/ranking", content=body).json())
-            return "why" not in own
+            return "fallback_reason" not in own
 
         assert eventually(by_the_model)
         answer = httpx.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"}).json()

@@ -154,11 +154,11 @@ def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
     moved[::2, 1] = np.nan
     for day, logged in ((date(2026, 11, 1), features), (date(2026, 11, 2), moved)):
         answer = {
-            "request_id": f"{day}", "day": day, "arm": "current", "items": len(logged), "release": 2,
-            "features": logged.tobytes(), "scores": loaded.scores_of(features).tobytes(), "rung": "model",
+            "request_id": f"{day}", "day": day, "variant": "current", "items": len(logged), "release": 2,
+            "features": logged.tobytes(), "scores": loaded.scores_of(features).tobytes(), "answered_by": "model",
             "score_dtype": loaded.scores_of(features).dtype.name,
         }  # fmt: skip
-        others = [{**answer, "arm": "shadow"}, {**answer, "features": None, "rung": "default"}]
+        others = [{**answer, "variant": "shadow"}, {**answer, "features": None, "answered_by": "default"}]
         table_rows = pa.Table.from_pylist([answer, *others], schema=schema())
         append_rows(champions, table_of("search"), table_rows, partition_by=("day",))
     loaded.close()

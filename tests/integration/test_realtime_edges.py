@@ -65,14 +65,14 @@ def test_candidates_named_by_numbers_are_ranked_over_the_inference_protocol(
     reader: RunningReader, datatype: str
 ) -> None:
     found = infer(reader, "numbered", tensor("household_id", [1]), tensor("item", [5, 6, 7], datatype))
-    assert found["rung"] == ["model"] * 3
+    assert found["answered_by"] == ["model"] * 3
     assert found["rank"] == [0, 1, 2]
 
 
 def test_no_rows_get_an_answer_without_scores(reader: RunningReader) -> None:
-    assert infer(reader, "fraud", tensor("household_id", [])) == {"score": [], "rung": []}
+    assert infer(reader, "fraud", tensor("household_id", [])) == {"score": [], "answered_by": []}
     ranked = infer(reader, "numbered", tensor("household_id", [1]), tensor("item", []))
-    assert ranked == {"score": [], "rank": [], "rung": []}
+    assert ranked == {"score": [], "rank": [], "answered_by": []}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_name_without_a_release_is_unknown(reader: RunningReader) -> None:
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:forecache:problem:unknown-pipeline")
 
 
-def test_a_body_that_comes_after_the_deadline_is_answered_late_by_a_lower_rung(reader: RunningReader) -> None:
+def test_a_body_that_comes_after_the_deadline_is_answered_late_by_a_lower_fallback(reader: RunningReader) -> None:
     body = a_request()
     head = f"POST /v1/ranking HTTP/1.1\r\nHost: h\r\nX-Deadline-Ms: 1\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", reader.port), timeout=30) as client:
@@ -124,7 +124,7 @@ def test_a_body_that_comes_after_the_deadline_is_answered_late_by_a_lower_rung(r
         answer = http.client.HTTPResponse(client)
         answer.begin()
         told = json.load(answer)
-    assert (answer.status, told["rung"], told["late"]) == (200, "order_given", True)
+    assert (answer.status, told["answered_by"], told["late"]) == (200, "order_given", True)
 
 
 class Asked:

@@ -80,8 +80,8 @@ def test_each_form_of_the_body_gives_the_same_scores_in_its_order(
 ) -> None:
     answer = httpx.post(f"{reader.url}/invocations", json=body).json()
     assert answer["predictions"] == pytest.approx(own_scores(reader), rel=1e-6)
-    assert answer["rungs"] == ["model"] * 3
-    assert (answer["rung"], answer["release"]) == ("model", 1)
+    assert answer["item_answered_by"] == ["model"] * 3
+    assert (answer["answered_by"], answer["release"]) == ("model", 1)
 
 
 def test_without_time_predictions_are_null_and_the_order_is_given(reader: RunningReader) -> None:
@@ -89,7 +89,7 @@ def test_without_time_predictions_are_null_and_the_order_is_given(reader: Runnin
         f"{reader.url}/invocations", json={"instances": RECORDS}, headers={"X-Deadline-Ms": "0.001"}
     ).json()
     assert answer["predictions"] == [None] * 3
-    assert answer["rungs"] == ["order_given"] * 3
+    assert answer["item_answered_by"] == ["order_given"] * 3
 
 
 def test_one_of_several_models_is_named(both: RunningReader) -> None:

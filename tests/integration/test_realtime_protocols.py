@@ -59,7 +59,7 @@ def data_of(answer: httpx.Response) -> dict[str, list[Any]]:
 
 def test_a_model_in_a_process_of_its_own_gives_the_scores_of_the_one_on_the_loop(reader: RunningReader) -> None:
     asked = {"inputs": inputs(household_id=[1], product_id=PRODUCTS, price=[2.5] * 3)}
-    assert eventually(lambda: set(data_of(infer(reader, "aside", asked))["rung"]) == {"model"})
+    assert eventually(lambda: set(data_of(infer(reader, "aside", asked))["answered_by"]) == {"model"})
     assert data_of(infer(reader, "aside", asked)) == data_of(infer(reader, "ranking", asked))
     rows = [{"household_id": 1, "product_id": product, "price": 2.5} for product in PRODUCTS]
     found = HTTP.post(f"{reader.url}/invocations?model=aside", json={"instances": rows}).json()
@@ -69,7 +69,7 @@ def test_a_model_in_a_process_of_its_own_gives_the_scores_of_the_one_on_the_loop
 def test_many_rows_of_a_model_in_a_process_are_all_answered(reader: RunningReader) -> None:
     households, amounts = [1, 2, 3] * 20, [float(number) for number in range(60)]
     asked = {"inputs": inputs(household_id=households, amount=amounts)}
-    assert eventually(lambda: set(data_of(infer(reader, "fraud", asked))["rung"]) == {"model"})
+    assert eventually(lambda: set(data_of(infer(reader, "fraud", asked))["answered_by"]) == {"model"})
     scores = data_of(infer(reader, "fraud", asked))["score"]
     for place in (0, 31, 59):
         body = {"household_id": households[place], "amount": amounts[place]}
@@ -124,7 +124,7 @@ def test_any_bytes_are_refused_with_a_reason(reader: RunningReader, body: bytes,
     headers = {"inference-header-content-length": length.encode("latin-1")}
     answer = HTTP.post(f"{reader.url}/v2/models/ranking/infer", content=body, headers=headers)
     assert answer.status_code in (400, 415)
-    assert json.loads(HTTP.post(f"{reader.url}/v1/ranking", content=a_request()).content)["rung"] == "model"
+    assert json.loads(HTTP.post(f"{reader.url}/v1/ranking", content=a_request()).content)["answered_by"] == "model"
 
 
 def test_every_route_that_takes_a_body_refuses_a_compressed_one_in_the_same_words(reader: RunningReader) -> None:

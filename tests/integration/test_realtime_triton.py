@@ -57,7 +57,7 @@ out["models"] = [client.is_model_ready("ranking"), client.is_model_ready("rankin
 out["server"], out["metadata"] = client.get_server_metadata(), client.get_model_metadata("fraud")
 ask("binary", "ranking", ranking(), request_id="q7")
 ask("json", "ranking", ranking(binary=False),
-    outputs=[triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("rung")])
+    outputs=[triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("answered_by")])
 ask("version", "ranking", ranking(), model_version="1")
 ask("matrix", "ranking", [tensor("household_id", "INT64", [[1]]), tensor("store_id", "INT64", [[3]]),
     tensor("product_id", "BYTES", [["a"], ["b"], ["c"]]), tensor("price", "FP32", [[2.5]] * 3)])
@@ -127,13 +127,13 @@ def test_health_and_metadata(said: dict[str, Any]) -> None:
     assert [(each["name"], each["datatype"], each["shape"]) for each in said["metadata"]["inputs"]] == [
         ("household_id", "INT64", [-1]), ("amount", "FP64", [-1]),
     ]  # fmt: skip
-    assert [each["name"] for each in said["metadata"]["outputs"]] == ["score", "rung"]
+    assert [each["name"] for each in said["metadata"]["outputs"]] == ["score", "answered_by"]
 
 
 @pytest.mark.parametrize("way", ["binary", "json", "version", "matrix"])
 def test_scores_come_in_the_order_of_the_inputs(said: dict[str, Any], own: dict[str, float], way: str) -> None:
     assert as_float32(said[way]["score"]) == as_float32([own["a"], own["b"], own["c"]])
-    assert said[way]["rung"] == ["model"] * 3
+    assert said[way]["answered_by"] == ["model"] * 3
     assert said[way]["response"]["model_version"] == "1"
 
 
@@ -142,11 +142,11 @@ def test_an_answer_says_its_ranks_and_where_it_comes_from(said: dict[str, Any]) 
     assert answer["rank"] == [2, 0, 1]
     assert answer["response"]["id"] == "q7"
     parameters = answer["response"]["parameters"]
-    assert (parameters["rung"], parameters["release"], parameters["model"]) == ("model", 1, "ranking/1")
+    assert (parameters["answered_by"], parameters["release"], parameters["model"]) == ("model", 1, "ranking/1")
     assert parameters["stores.household.version"] == 1
     assert parameters["timings_ms.total"] < parameters["deadline_ms"] == 60_000
     stages = [
-        parameters[f"timings_ms.{stage}"] for stage in ("wait", "parse", "lookup", "transform", "model", "ladder")
+        parameters[f"timings_ms.{stage}"] for stage in ("wait", "parse", "lookup", "transform", "model", "fallbacks")
     ]
     assert min(stages[1:5]) > 0, "the model answered"
     assert sum(stages) < parameters["timings_ms.total"]
@@ -166,9 +166,9 @@ def test_rows_of_a_model_without_candidates_are_requests_of_their_own(
 
 def test_a_timeout_in_microseconds_is_a_deadline(said: dict[str, Any]) -> None:
     answer = said["no time"]
-    assert answer["rung"] == ["order_given"] * 3
+    assert answer["answered_by"] == ["order_given"] * 3
     assert answer["rank"] == [0, 1, 2]
-    assert answer["response"]["parameters"]["why"] == "deadline"
+    assert answer["response"]["parameters"]["fallback_reason"] == "deadline"
     assert [score != score for score in answer["score"]] == [True] * 3
 
 
@@ -177,7 +177,7 @@ def test_a_timeout_in_microseconds_is_a_deadline(said: dict[str, Any]) -> None:
     [
         ("no such version", "404", "Release '2' of ranking is not served; 1 is."),
         ("no such model", "404", "There is no pipeline or real-time model 'nothing'; GET /v1 lists what is served."),
-        ("no such output", "400", "There is no output 'chance'; ranking has score, rank, rung."),
+        ("no such output", "400", "There is no output 'chance'; ranking has score, rank, answered_by."),
         ("missing", "400", "The request field 'product_id' is missing; it names the candidates."),
         (
             "unknown field",
@@ -199,7 +199,7 @@ def test_what_is_wrong_is_an_error_of_the_protocol(said: dict[str, Any], way: st
 
 
 def test_a_request_without_candidates_has_an_empty_answer(said: dict[str, Any]) -> None:
-    assert (said["none"]["score"], said["none"]["rung"]) == ([], [])
+    assert (said["none"]["score"], said["none"]["answered_by"]) == ([], [])
 
 
 def one_input(**members: object) -> bytes:

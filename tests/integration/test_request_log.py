@@ -17,7 +17,7 @@ from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
-from forecache.declare.realtime.lookups import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import OrderGiven, Precomputed, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import RequestArrays, features_of, order_of, scores_of
 from forecache.plugins.explain.explain import explain_answer
@@ -29,7 +29,7 @@ from forecache.realtime.request.request_parser import RequestParser
 
 HOUSEHOLDS = {1: (10.0, 2.0), 2: (20.0, 4.0)}
 PRODUCTS = {"a": 0.1, "b": 0.9, "c": 0.5}
-POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
+POPULAR = Precomputed(Stored("product", ("product_id",), "popularity"))
 HTTP = httpx.Client(timeout=30)
 
 
@@ -62,7 +62,7 @@ class Served:
 
         def is_of_model() -> bool:
             answers[:] = [self.ask(name, body)]
-            return bool(answers[0]["rung"] == "model")
+            return bool(answers[0]["answered_by"] == "model")
 
         assert eventually(is_of_model), answers
         return answers[0]
@@ -82,8 +82,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = load_settings(home=str(tmp_path_factory.mktemp("home")), request_log_delay_s=0.2)
     write_views(settings)
     log = Log("household_id")
-    ladder = (POPULAR, OrderGiven())
-    make_release(settings, ladder=ladder, deadline_ms=60_000.0, log=log)
+    fallbacks = (POPULAR, OrderGiven())
+    make_release(settings, fallbacks=fallbacks, deadline_ms=60_000.0, log=log)
     make_release(settings, name="aside", runs="process", deadline_ms=60_000.0, log=log)
     make_release(settings, name="kept", cache_bytes=1 << 20, deadline_ms=60_000.0, log=log)
     make_release(
@@ -150,8 +150,14 @@ def test_a_ranking_is_logged_as_it_was_answered(served: Served, name: str) -> No
             [each["score"] for each in answer["items"]], rel=1e-6
         )
         assert row["request"] == body
-        assert (row["key"], row["release"], row["model_version"], row["arm"]) == ("2", 1, 1, "current")
-        assert (row["rung"], row["rungs"], row["ranking"], row["why"], row["late"]) == ("model", None, None, "", False)
+        assert (row["key"], row["release"], row["model_version"], row["variant"]) == ("2", 1, 1, "current")
+        assert (row["answered_by"], row["item_answered_by"], row["ranking"], row["fallback_reason"], row["late"]) == (
+            "model",
+            None,
+            None,
+            "",
+            False,
+        )
         assert {each["name"]: each["version"] for each in row["stores"]} == {"household": 1, "product": 1}
         assert {each["table"] for each in row["stores"]} == {"predictions_household", "predictions_product"}
         times = answer["timings_ms"]
@@ -171,7 +177,7 @@ def test_a_request_without_an_id_gets_one_which_its_answer_says(served: Served) 
 def test_a_value_is_logged_with_one_item(served: Served) -> None:
     served.ask("fraud", b'{"household_id": 2, "amount": 10.5, "request_id": "value"}')
     row = served.row("fraud", "value")
-    assert (row["items"], row["rung"]) == (1, "model")
+    assert (row["items"], row["answered_by"]) == (1, "model")
     assert_recomputed(served, "fraud", row)
 
 
@@ -234,12 +240,16 @@ def test_numbers_that_json_has_not_are_logged_and_read_back(served: Served) -> N
     loaded.close()
 
 
-def test_an_answer_of_a_lower_rung_says_so_and_has_no_features(served: Served) -> None:
+def test_an_answer_of_a_lower_fallback_says_so_and_has_no_features(served: Served) -> None:
     late = {"x-deadline-ms": "0.05"}
     answer = served.ask("ranking", body_of("lower"), **late)
     row = served.row("ranking", "lower")
-    assert (row["why"], row["rung"], row["late"]) == (answer["why"], answer["rung"], answer.get("late", False))
-    assert row["why"] == "deadline"
+    assert (row["fallback_reason"], row["answered_by"], row["late"]) == (
+        answer["fallback_reason"],
+        answer["answered_by"],
+        answer.get("late", False),
+    )
+    assert row["fallback_reason"] == "deadline"
     assert row["features"] is None
     assert row["key"] == "1"
     assert row["deadline_ms"] == pytest.approx(0.05)

@@ -41,7 +41,7 @@ def test_the_newest_answers_are_shown_oldest_first(settings: Settings, said: Cal
     first = lines[0]
     assert (first["request"], first["features"], first["order"]) == ({"household_id": 1}, None, [0])
     assert first["times_us"] == {
-        "wait": 1, "parse": 2, "lookup": 3, "transform": 4, "model": 5, "ladder": 6, "total": 21
+        "wait": 1, "parse": 2, "lookup": 3, "transform": 4, "model": 5, "fallbacks": 6, "total": 21
     }  # fmt: skip
     assert json.loads(said("show", "search", "--json", "--last", "1"))["request_id"] == "c"
     table = said("show", "search", "--request-id", "b")

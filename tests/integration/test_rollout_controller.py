@@ -63,7 +63,7 @@ def test_a_good_release_goes_through_all_steps_and_answers_all(settings: Setting
 @pytest.mark.parametrize(
     ("told", "guard"),
     [
-        ({"why": "failed"}, "without_model"),
+        ({"fallback_reason": "failed"}, "without_model"),
         ({"release": 1}, "without_model"),  # some replica cannot load it
         ({"late": True}, "late"),
         ({"total_us": 30_000}, "slow"),
@@ -111,7 +111,7 @@ def test_without_a_control_a_canary_waits_since_nothing_is_known_of_its_times(se
     two_releases(settings)
     begin(settings)
     until(settings, "canary")
-    answered(settings, 3000, first=9000, candidate={"total_us": 36_000}, control={"arm": "current"})
+    answered(settings, 3000, first=9000, candidate={"total_us": 36_000}, control={"variant": "current"})
     state = looked(settings)
     assert (state.stage, state.step.verdict) == ("canary", "waits")
     assert "0 of 100 requests of the current release, placed as the candidate is, are in the log" in state.why
@@ -121,7 +121,7 @@ def test_a_candidate_whose_shadow_fails_never_answers_anybody(settings: Settings
     two_releases(settings)
     begin(settings)
     until(settings, "shadow")
-    answered(settings, 2000, first=5000, candidate={"why": "refused"})
+    answered(settings, 2000, first=5000, candidate={"fallback_reason": "refused"})
     assert looked(settings).stage == "returned"
     assert all(step.stage != "canary" for step in state_of(settings).steps)
 
@@ -150,11 +150,11 @@ def test_arms_of_one_release_that_differ_pause_it_and_a_person_resumes_it(settin
     begin(settings)
     state = state_of(settings)
     answered(settings, state=replace(state, stage="canary"), candidate={"late": True, "release": 1})
-    rows = [{**row, "arm": "aa" if row["arm"] == "canary" else "current"} for row in logged_rows(settings)]
+    rows = [{**row, "variant": "aa" if row["variant"] == "canary" else "current"} for row in logged_rows(settings)]
     replace_log(settings, rows)
     state = looked(settings)
     assert state.paused
-    assert "Two arms of the same release differ: late answers" in state.why
+    assert "Two variants of the same release differ: late answers" in state.why
     assert looked(settings).generation == state.generation
     resumed = apply_manual_action(settings, NAME, "resume", "the clock was wrong")
     assert (resumed.paused, resumed.stage) == (False, "aa")
@@ -252,7 +252,7 @@ def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
     two_releases(settings)
     begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
     answered(settings, 3000, keys=4000)
-    replace_log(settings, [row for row in logged_rows(settings) if row["arm"] != "canary" or int(row["key"]) % 2])
+    replace_log(settings, [row for row in logged_rows(settings) if row["variant"] != "canary" or int(row["key"]) % 2])
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -66,7 +66,7 @@ def test_rows_are_counted_once_however_often_it_looks_and_as_by_one_who_reads_al
     for name in ("buckets", "n", "x", "times"):
         np.testing.assert_allclose(getattr(seen, name), getattr(anew, name), rtol=1e-12)
     assert seen.version == anew.version
-    canaries = [row for row in rows if row["arm"] == "canary"]
+    canaries = [row for row in rows if row["variant"] == "canary"]
     assert seen.n[:, :, GUARD["late"]].sum(1).tolist() == [600 - len(canaries), len(canaries)]
     assert seen.x[1, :, GUARD["slow"]].sum() == sum(row["total_us"] > 500 for row in canaries)
     keys = {row["key"] for row in rows}
@@ -108,14 +108,14 @@ def test_outcomes_count_once_their_horizon_has_passed_and_a_loss_returns(setting
     bought = [
         {"request_id": row["request_id"], "bought": 1.0}
         for row in rows
-        if generator.random() < (0.2 if row["arm"] == "canary" else 0.5)
+        if generator.random() < (0.2 if row["variant"] == "canary" else 0.5)
     ]
     append_rows(settings, "orders", pa.Table.from_pylist(bought))
     assert "outcomes of 0 of 300 requests are known" in looked(settings, after=timedelta(minutes=30)).why
     state = looked(settings, after=timedelta(hours=2))
     assert state.stage == "returned"
     [compared] = [each for each in state.step.compared if each.guard == "outcome"]
-    canaries = [row["request_id"] for row in rows if row["arm"] == "canary"]
+    canaries = [row["request_id"] for row in rows if row["variant"] == "canary"]
     assert compared.candidate == pytest.approx(
         len({each["request_id"] for each in bought} & set(canaries)) / len(canaries)
     )
@@ -127,7 +127,7 @@ def test_requests_while_the_candidate_was_being_loaded_say_nothing_of_it_and_the
 ) -> None:
     two_releases(settings)
     begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
-    answered(settings, 1000, candidate={"arm": "loading", "release": 1})
+    answered(settings, 1000, candidate={"variant": "loading", "release": 1})
     state = looked(settings)
     assert (state.stage, state.paused, state.step.requests[1]) == ("canary", False, 0)
     log_rows(settings, 400, at=BEGAN + timedelta(seconds=10), first=1000)
@@ -138,11 +138,11 @@ def test_an_arm_whose_keys_are_missing_in_the_log_pauses_it(settings: Settings) 
     two_releases(settings)
     begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
     answered(settings, 3000, keys=4000)
-    rows = [row for row in logged_rows(settings) if row["arm"] != "canary" or int(row["key"]) % 2]
+    rows = [row for row in logged_rows(settings) if row["variant"] != "canary" or int(row["key"]) % 2]
     replace_log(settings, rows)
     state = looked(settings)
     assert state.paused, state.step
-    assert "requests of one arm are missing in the log" in state.why
+    assert "requests of one variant are missing in the log" in state.why
 
 
 def test_outcomes_that_cannot_be_read_do_not_keep_the_other_guards_from_judging(settings: Settings) -> None:

@@ -34,15 +34,15 @@ def crossings(*, error: float, alike: float, rate: float, by_request: bool = Fal
     shape = (SHORT, 300)
     scale = 1 / alike - 1
     own = generator.beta(rate * scale, (1 - rate) * scale, shape)
-    in_arm = generator.random(shape) < 0.5
+    in_variant = generator.random(shape) < 0.5
     n, x, crossed = np.zeros(shape), np.zeros(shape), np.zeros(SHORT, np.bool_)
     for _ in range(30):
         more = generator.poisson(1.0, shape)
         n, x = n + more, x + generator.binomial(more, own)
-        arms = [sums_of(np.where(arm, n, 0), np.where(arm, x, 0)) for arm in (in_arm, ~in_arm)]
+        variants = [sums_of(np.where(variant, n, 0), np.where(variant, x, 0)) for variant in (in_variant, ~in_variant)]
         if by_request:
-            arms = [KeySums(each.n, each.n, each.x, each.n, each.x, each.x) for each in arms]
-        found = unpaired_difference(*arms)
+            variants = [KeySums(each.n, each.n, each.x, each.n, each.x, each.x) for each in variants]
+        found = unpaired_difference(*variants)
         crossed |= found.mean - found.bound(error, 0.05) > 0
     return float(crossed.mean())
 
@@ -81,11 +81,11 @@ def test_what_both_releases_have_in_common_cancels_where_they_scored_the_same_re
 
 def test_a_split_that_loses_keys_of_one_arm_is_found_and_a_true_one_is_not() -> None:
     generator = np.random.default_rng(3)
-    arm = generator.random((RUNS, 5000)) < 0.2
+    variant = generator.random((RUNS, 5000)) < 0.2
     keys = np.arange(1, 5001)
-    assert has_split_mismatch(arm.cumsum(1), keys, 0.2, error=0.01).any(1).mean() <= 0.01
-    lost = arm & (generator.random(arm.shape) < 0.8)  # a fifth of one arm is missing
-    there = lost | ~arm
+    assert has_split_mismatch(variant.cumsum(1), keys, 0.2, error=0.01).any(1).mean() <= 0.01
+    lost = variant & (generator.random(variant.shape) < 0.8)  # a fifth of one variant is missing
+    there = lost | ~variant
     assert has_split_mismatch(lost.sum(1), there.sum(1), 0.2, error=0.01).mean() > 0.95
 
 

@@ -75,7 +75,7 @@ def test_landed_days_become_the_rows_that_their_messages_would(landed: Settings)
     assert (first.landed, first.added, second.landed, second.added, first.late) == (50, 50, 30, 30, 0)
     # The night is two days old on the second, and its tiles are those of both days.
     assert stored(landed) == by_messages(landed, values_of(DAY, 0, 50) + values_of(NEXT, 50, 30), DAY)
-    assert {row["base"] for row in stored(landed)} == {f"customer={DAY - timedelta(days=1)}@0"}
+    assert {row["feature_version"] for row in stored(landed)} == {f"customer={DAY - timedelta(days=1)}@0"}
     assert len({(row[PARTITION], row[OFFSET]) for row in table_rows(landed, "stream_payments")}) == 80
     again = backfill(landed, a_stream(), DAY, NEXT)
     assert [(day.landed, day.added) for day in again] == [(50, 0), (30, 0)]

@@ -45,8 +45,12 @@ def test_answers_and_tiles_are_visible_before_the_commit(ready: Settings, kafka:
         kafka.send(topic, [payment(1), payment(2)])
         row = wait_for(lambda: visible(ready, "payments", b"2"))
         assert row.position == PENDING
-        assert json.loads(row.value)["rung"] == "model"
-        assert json.loads(row.provenance) == {"model_version": 1, "release": 1, "base": "customer=2026-03-01@7"}
+        assert json.loads(row.value)["answered_by"] == "model"
+        assert json.loads(row.provenance) == {
+            "model_version": 1,
+            "release": 1,
+            "feature_version": "customer=2026-03-01@7",
+        }
         tiles = wait_for(lambda: visible(ready, "customer", b"2"))
         assert tiles.position == PENDING
         assert json.loads(tiles.provenance) == [2], "the offset behind the events that are in them"

@@ -171,7 +171,7 @@ def test_avro_a_pipelines_answers_and_a_night_with_keys_give_the_same_rows(
     if case == "features":
         assert one[0].rows.column_names == step_of(answering, **declared).schema.names
         assert len({row["features"] for row in rows}) == 40
-    assert {row["base"] for row in rows} == {"customer=2026-03-01@" + ("0" if case == "night" else "7")}
+    assert {row["feature_version"] for row in rows} == {"customer=2026-03-01@" + ("0" if case == "night" else "7")}
     if case == "night":
         without = whole(by_arrow(step_of(answering), messages, []), "rows")
         changed = {a["customer_id"] for a, b in zip(rows, without, strict=True) if a["score"] != b["score"]}

@@ -24,7 +24,7 @@ from forecache.plugins.historical_features.training_set import build_examples
 from forecache.realtime.release.format import LookupContract
 from forecache.serve.store import open_store, publish
 from forecache.stream.step import StreamStep, switch_to_newest
-from forecache.stream.table.schema import BASE
+from forecache.stream.table.schema import FEATURE_VERSION
 
 pytestmark = pytest.mark.slow
 CARDS, DAYS = 4, 8
@@ -85,7 +85,7 @@ def test_kept_features_are_those_of_the_training_set_of_a_later_night(
     some = [each for each in payments if day_of(each) >= last - timedelta(days=1)]
     rows = step.run(messages([message(each) for each in some])).rows.to_pylist()
     kept = {"p" + row["payment"].partition("-")[2]: row["features"] for row in rows if row["event_day"] == last}
-    assert {row[BASE] for row in rows} == {f"{VIEW.name}={last - timedelta(days=1)}@0"}
+    assert {row[FEATURE_VERSION] for row in rows} == {f"{VIEW.name}={last - timedelta(days=1)}@0"}
     table = open_table(settings, "training_set_check").to_pyarrow_table()
     trained = {row["request_id"]: row for row in table.to_pylist() if row["as_of"] == last}
     assert kept.keys() == trained.keys()
@@ -116,7 +116,7 @@ def streamed(
         assert np.array_equal(found.features[place], truth, equal_nan=True), (place, each)
     rows = step.answer(events).rows
     assert rows.num_rows == len(some)
-    assert set(rows[BASE].to_pylist()) == {found.base}
+    assert set(rows[FEATURE_VERSION].to_pylist()) == {found.base}
     return list(found.features)
 
 

@@ -36,7 +36,7 @@ def expected(batch: Mapping[str, float], stream: StreamTable, night: date, cut: 
 
 
 def _is_unseen(row: Mapping[str, Any], night: date) -> bool:
-    is_late = row["late"] and date.fromisoformat(row["base"].split("@")[0]) >= night
+    is_late = row["late"] and date.fromisoformat(row["feature_version"].split("@")[0]) >= night
     return row["event_day"] > night or is_late
 
 

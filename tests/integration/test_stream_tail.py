@@ -39,7 +39,7 @@ def test_each_commit_is_applied_once_and_a_compaction_changes_nothing(settings: 
             row = reader.get(b"00005")
         assert row is not None
         assert row.value == b'{"churn_probability":0.75,"risk_segment":"high"}'
-        assert json.loads(row.provenance) == {"model_version": 3, "base": f"{NIGHT}@7"}
+        assert json.loads(row.provenance) == {"model_version": 3, "feature_version": f"{NIGHT}@7"}
         assert row.event_us == int(moment(NEXT_NIGHT).timestamp() * 1e6)
 
 

@@ -173,11 +173,11 @@ def test_a_model_that_a_reader_does_not_ask_is_told_once_and_once_more_when_it_i
     declared = replace(load_realtime(settings, "payments"), log=Log("household_id"))
     monkeypatch.setattr(looking, "read_project", lambda _: Project({}, {}, realtime={"payments": declared}))
 
-    def answers(seconds_ago: list[int], *, replica: str, why: str = "refused", arm: str = "current") -> None:
+    def answers(seconds_ago: list[int], *, replica: str, why: str = "refused", variant: str = "current") -> None:
         now = datetime.now(timezone.utc)
         rows = [
             {"request_id": f"{replica} {ago}", "arrived_at": now - timedelta(seconds=ago), "day": now.date(),
-             "arm": arm, "why": why, "rung": "last_night" if why else "model", "replica": replica}
+             "variant": variant, "fallback_reason": why, "answered_by": "precomputed" if why else "model", "replica": replica}
             for ago in seconds_ago
         ]  # fmt: skip
         append_rows(
@@ -190,14 +190,14 @@ def test_a_model_that_a_reader_does_not_ask_is_told_once_and_once_more_when_it_i
     assert found() == []
     answers([3000, 2900, 2800, 2700, 2600, 2500], replica="old:80#0")
     answers([200, 150, 100, 90, 80, 70], replica="late:80#0", why="deadline")
-    answers([200, 150, 100, 90, 80, 70], replica="canary:80#0", arm="canary")
+    answers([200, 150, 100, 90, 80, 70], replica="canary:80#0", variant="canary")
     answers([200, 199, 198, 197, 196, 195], replica="brief:80#0")
     assert found() == []
     answers([250], replica="a:80#1", why="")
     answers([220, 180, 140, 100, 60], replica="a:80#1")
     (alert,) = found()
     assert (alert.kind, alert.severity, alert.name) == ("model_unasked", "critical", "payments")
-    assert "by a:80#1: the last 5 requests were answered by last_night" in alert.summary
+    assert "by a:80#1: the last 5 requests were answered by precomputed" in alert.summary
     for _ in range(2):
         collect_and_notify(settings)
     answers([1], replica="a:80#1", why="")

@@ -36,7 +36,7 @@ CHECK = Realtime(
     transform=check,
     features=(Feature("score"),),
     model=FunctionModel(check),
-    ladder=(Default(0.5),),
+    fallbacks=(Default(0.5),),
 )
 SPENT = Pipeline(
     "spender", ("card",), VIEW, FunctionModel(check), outputs=(Output("spend"),), sources=(PAYMENTS,)

@@ -216,7 +216,7 @@ class LiveAnswering:
             clock = RequestClock(began, began + 10**12, 10**6)
             answered = self.engine.answer_now(self.served, parsed, clock, StageTimes())
             answered.elapsed = perf_counter_ns() - began
-            assert answered.why == ""
+            assert answered.fallback_reason == ""
             self.log.add(parsed, answered, clock)
 
     def logged(self) -> list[dict[str, Any]]:

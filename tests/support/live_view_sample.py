@@ -208,7 +208,7 @@ CHECK = Realtime(
     transform=as_seen,
     features=tuple(Feature(f"seen_{name}") for name in (*VIEW.served_columns, "amount")),
     model=EstimatorModel(a_model),
-    ladder=(Default(0.5),),
+    fallbacks=(Default(0.5),),
     examples=Examples(
         (PAYMENTS,),
         asked_payments,

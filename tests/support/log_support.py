@@ -21,7 +21,8 @@ def an_answer(request_id: str, *, arrived_us: int, features: bytes = b"") -> byt
     return pack_answer(
         arrived_us=arrived_us, release=1, model_version=1, items=1, deadline_ms=50.0, times_us=(1, 2, 3, 4, 5, 6, 21),
         late=False, request_id=request_id.encode(), key=b"1", request=b'{"household_id":1}', features=features or None,
-        scores=None, rung=b"default", why=b"", arm=b"current", stores=b"", flags=b"", rungs=b"", ranking=b"",
+        scores=None, answered_by=b"default", fallback_reason=b"", variant=b"current", stores=b"",
+        warnings=b"", item_answered_by=b"", ranking=b"",
         live=b"",
     )  # fmt: skip
 

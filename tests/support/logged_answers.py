@@ -166,7 +166,7 @@ def row_of(
     at: datetime,
 ) -> dict[str, Any]:
     """A row of the request log."""
-    several = not answered.rung
+    several = not answered.answered_by
     scores, features = answered.scores, cast("np.ndarray | None", answered.features)
     return {
         "request_id": parsed.request_id,
@@ -177,15 +177,15 @@ def row_of(
         "items": parsed.length,
         "release": release.number,
         "model_version": release.model.version,
-        "arm": "current",
+        "variant": "current",
         "features": None if features is None else features.tobytes(),
         "scores": None if scores is None else scores.tobytes(),
         "score_dtype": "" if scores is None else scores.dtype.name,
-        "rung": lowest_fallback(answered.rungs) if several else answered.rung,
-        "rungs": list(answered.rungs) if several else None,
+        "answered_by": lowest_fallback(answered.item_answered_by) if several else answered.answered_by,
+        "item_answered_by": list(answered.item_answered_by) if several else None,
         "ranking": answered.order.tolist() if several and answered.order is not None else None,
-        "why": answered.why,
-        "flags": list(answered.flags),
+        "fallback_reason": answered.fallback_reason,
+        "warnings": list(answered.warnings),
         "stores": [
             {
                 "name": name, "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": ages[name],

@@ -68,7 +68,7 @@ declared = Realtime(
     transform=mixed,
     features=tuple(map(Feature, FEATURES)),
     model=EstimatorModel(build),
-    ladder=(OrderGiven(),),
+    fallbacks=(OrderGiven(),),
     examples=Examples((SALES,), taken, label="taken", kind="ranking"),
     gate=Gate("ndcg@5", {"ndcg@5": 0.3}, baseline=Baseline("price")),
 )

@@ -36,7 +36,7 @@ def by_json(http: httpx.Client, url: str, asked: Asked, model: str) -> np.ndarra
         answer = http.post(f"{url}/v1/{model}", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 200, answer.text
         told = answer.json()
-        return told, told.get("why", "")
+        return told, told.get("fallback_reason", "")
 
     return scores_of(by_the_model(ask), asked)
 
@@ -54,7 +54,7 @@ def by_the_model(ask: Callable[[], tuple[Any, str]]) -> Any:
 def scores_of(answer: Mapping[str, Any], asked: Asked) -> np.ndarray:
     """The scores of a ranking in the order of the request."""
     for each in answer["items"]:
-        assert each.get("rung", "model") == "model" or each["score"] is None, answer
+        assert each.get("answered_by", "model") == "model" or each["score"] is None, answer
     by_product = {each["product_id"]: each["score"] for each in answer["items"]}
     return np.array([by_product[each["product_id"]] for each in asked.candidates], np.float64)
 
@@ -66,7 +66,7 @@ def by_invocations(http: httpx.Client, world: World, asked: Asked, model: str) -
     def ask() -> tuple[Any, str]:
         answer = http.post(f"{world.reader.url}/invocations?model={model}", json={"dataframe_records": rows})
         assert answer.status_code == 200, answer.text
-        return answer.json()["predictions"], answer.json().get("why", "")
+        return answer.json()["predictions"], answer.json().get("fallback_reason", "")
 
     return np.array(by_the_model(ask), np.float64)
 
@@ -98,7 +98,7 @@ def by_tensors(http: httpx.Client, world: World, asked: Asked, model: str) -> np
         described = json.loads(answer.content[:start])
         size = described["outputs"][0]["parameters"]["binary_data_size"]
         scores = np.frombuffer(answer.content[start : start + size], np.float64)
-        return scores, described["parameters"].get("why", "")
+        return scores, described["parameters"].get("fallback_reason", "")
 
     found: np.ndarray = by_the_model(ask)
     return found

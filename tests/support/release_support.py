@@ -10,7 +10,7 @@ import numpy as np
 from ranking_code import transforms
 
 from forecache.base.settings import Settings
-from forecache.declare.realtime.lookups import Default, OrderGiven, Rung
+from forecache.declare.realtime.lookups import DeclaredFallback, Default, OrderGiven
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.models.inference.runtimes import function
@@ -97,7 +97,7 @@ def make_release(
     request: tuple[RequestField, ...] = REQUEST,
     candidates: Candidates | None = CANDIDATES,
     lookups: tuple[LookupContract, ...] = (HOUSEHOLD, PRODUCT),
-    ladder: tuple[Rung, ...] = (OrderGiven(),),
+    fallbacks: tuple[DeclaredFallback, ...] = (OrderGiven(),),
     version: int = 1,
     warmup: Sequence[bytes] = (),
     current: bool = True,
@@ -121,7 +121,7 @@ def make_release(
         transform=f"{transform.__module__}:{transform.__qualname__}",
         model=released_model(runtime, features, payload, version=version),
         output="score",
-        ladder=ladder if candidates else (Default(0.5),),
+        fallbacks=fallbacks if candidates else (Default(0.5),),
         deadline_ms=declared.pop("deadline_ms", 50.0),
         **declared,
     )

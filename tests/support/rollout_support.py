@@ -76,7 +76,7 @@ def log_rows(
 
     Args:
         first: Number of the first request.
-        candidate: How answers of the other arm differ: `score` is added to each score, `release`, `why`, `late` and
+        candidate: How answers of the other variant differ: `score` is added to each score, `release`, `why`, `late` and
             `total_us` take the place of what a good one has, `noise` replaces its scores by others of
             the same distribution.
         control: How answers of the control differ.
@@ -94,12 +94,12 @@ def log_rows(
         row = {
             "request_id": request_id or f"r{number}", "day": at.date(),
             "arrived_at": at + timedelta(milliseconds=number - first),
-            "key": key, "items": 5, "release": 1, "model_version": 1, "rung": "model", "why": "",
-            "arm": "control" if in_control else "current",
+            "key": key, "items": 5, "release": 1, "model_version": 1, "answered_by": "model", "fallback_reason": "",
+            "variant": "control" if in_control else "current",
             "score_dtype": "<f8", "late": False, "deadline_ms": 50.0, "replica": "a:1#0",
-            "total_us": int(generator.integers(300, 900)), "model_us": 50, "flags": [],
+            "total_us": int(generator.integers(300, 900)), "model_us": 50, "warnings": [],
         }  # fmt: skip
-        other = {"release": 1 if state.stage == "aa" else 2, "arm": state.stage}
+        other = {"release": 1 if state.stage == "aa" else 2, "variant": state.stage}
         if in_share and state.stage == "shadow":
             rows.append({**row, "scores": scores.tobytes()})
         if in_share:
@@ -108,7 +108,7 @@ def log_rows(
             row |= {**other, **told}
         elif in_control:
             row |= control or {}
-        row["scores"] = None if row["why"] else scores.tobytes()
+        row["scores"] = None if row["fallback_reason"] else scores.tobytes()
         rows.append(row)
     append_rows(settings, table_of(NAME), pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",))
     return rows

@@ -145,7 +145,7 @@ class SimulatedWorker:
         return [ModelRequest(values={})]
 
     def render(self, exchange: Any) -> Reply:
-        return Reply(200, (), exchange.answers[0].rung.encode())
+        return Reply(200, (), exchange.answers[0].answered_by.encode())
 
     def render_error(self, problem: Any) -> Reply:
         return problem_reply(problem)
@@ -156,7 +156,7 @@ class SimulatedWorker:
 
     def answer_by_fallback(self, by: Any, request: Any, clock: Any, times: Any, *, why: str, **_: Any) -> RequestAnswer:
         self.spend(LAST_US)
-        return RequestAnswer((), np.zeros(1), "default", why=why, times=times)
+        return RequestAnswer((), np.zeros(1), "default", fallback_reason=why, times=times)
 
 
 def _served() -> Any:
@@ -164,7 +164,7 @@ def _served() -> Any:
     return ServedRelease(
         loaded=stub(release=stub(request=(), name="ranking", deadline_ms=DEADLINE_MS)), path=stub(in_loop=True),
         parser=stub(parse_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
-        lookups=stub(is_remote=lambda: False), rungs=(stub(name="default", needs_request=False),), renderer=stub(),
+        lookups=stub(is_remote=lambda: False), fallbacks=(stub(name="default", needs_request=False),), renderer=stub(),
         cells=stub(count=lambda *_, **__: None), costs=(CostEstimate(LAST_US * US),),
         model_cost=CostEstimate(100 * US), low_cost=CostEstimate(LAST_US * US),
     )  # fmt: skip

@@ -25,10 +25,10 @@ def model_row(**more: Any) -> dict[str, Any]:
     return {
         "name": "search", "state": "served", "release": 3, "created_at": "2026-11-27T01:04:10Z",
         "model": {"name": "search", "version": 2}, "deadline_ms": 50.0, "runs": "loop",
-        "ladder": ["model", "order_given"], "cached": True, "releases": [3], "per_s": 120.0, "window_s": 300.0,
+        "fallbacks": ["model", "order_given"], "cached": True, "releases": [3], "per_s": 120.0, "window_s": 300.0,
         "answers": 1000, "p50_us": 300.0, "p90_us": 500.0, "p99_us": 900.0, "p999_us": 2000.0, "in_time": 990,
         "late": 1,
-        "flagged": 0, "rungs": {"model": 9900, "order_given": 100}, "why": {"deadline": 9},
+        "flagged": 0, "answered_by_counts": {"model": 9900, "order_given": 100}, "fallback_reasons": {"deadline": 9},
         "stages_us": {"parse": 20.0},
         "cache_hit_share": 0.25, "cache_bytes": 1 << 20, "processes": 0, "processes_replaced": 0, "breaker_open": 0,
         "answers_since_start": 5000, "series": {"per_s": [1.0] * 20},

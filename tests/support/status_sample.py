@@ -27,7 +27,7 @@ from waiting import beside, eventually
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands.reader import run_committer_sidecar
 from forecache.declare import Log
-from forecache.declare.realtime.lookups import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import OrderGiven, Precomputed, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.operations.publish_night import publish_night
 from forecache.plugins.drift.live_counts import ColumnBins, DriftReference
@@ -39,7 +39,7 @@ from forecache.serve.store.manifest import StalePolicy
 CUSTOMERS = 2357
 _DEMO = make_pipeline(num_features=4)
 CHURN = churn(features=_DEMO.features, gate=_DEMO.gate)
-POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
+POPULAR = Precomputed(Stored("product", ("product_id",), "popularity"))
 NIGHTS = 4
 PAID = DriftReference(
     (
@@ -84,8 +84,8 @@ def run_nights(settings: Settings) -> None:
 
 
 def release_search(settings: Settings, **declared: Any) -> None:
-    ladder, log = (POPULAR, OrderGiven()), Log("household_id")
-    make_release(settings, name="search", ladder=ladder, cache_bytes=1 << 20, log=log, **declared)
+    fallbacks, log = (POPULAR, OrderGiven()), Log("household_id")
+    make_release(settings, name="search", fallbacks=fallbacks, cache_bytes=1 << 20, log=log, **declared)
 
 
 def ask_some(http: httpx.Client, step: int) -> None:

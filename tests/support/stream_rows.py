@@ -30,7 +30,12 @@ IN_FRONT = [
     ("event_day", pa.date32()),
     ("received_at", MOMENT),
 ]
-BEHIND = [("model_version", pa.int64()), ("release", pa.int64()), ("base", pa.string()), ("late", pa.bool_())]
+BEHIND = [
+    ("model_version", pa.int64()),
+    ("release", pa.int64()),
+    ("feature_version", pa.string()),
+    ("late", pa.bool_()),
+]
 CHURN = [
     ("customer_id", pa.string()),
     ("clicked_at", MOMENT),
@@ -87,7 +92,7 @@ class StreamTable:
                     "received_at": at,
                     "model_version": 3,
                     "release": None,
-                    "base": f"{date.fromordinal(at.date().toordinal() - 1)}@7",
+                    "feature_version": f"{date.fromordinal(at.date().toordinal() - 1)}@7",
                     "late": False,
                     **row,
                 }

@@ -73,7 +73,7 @@ CHECK = Realtime(
     transform=transforms.check,
     features=tuple(Feature(name, name) for name in FEATURES),
     model=FunctionModel(transforms.check),
-    ladder=(Default(0.5),),
+    fallbacks=(Default(0.5),),
 )
 
 PACE = Pipeline(

@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         ("position", pa.int64()), ("place", pa.int32()), ("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()),
         ("kafka_at", _MOMENT), (HOUR, pa.string()), ("event_day", pa.date32()), ("received_at", _MOMENT),
         ("payment_id", pa.int64()), ("customer_id", pa.int64()), ("amount", pa.float64()), ("paid_at", _MOMENT),
-        ("base", pa.string()), ("late", pa.bool_()),
+        ("feature_version", pa.string()), ("late", pa.bool_()),
     ]
 )  # fmt: skip
 """Of the stream's table, as docs/streams.md has it."""
@@ -107,7 +107,7 @@ class StreamTable:
                         "position": position, "place": place, "kafka_partition": partition,
                         "kafka_offset": start + place, "kafka_at": at, HOUR: hour_of(at), "event_day": time.date(),
                         "received_at": at, "payment_id": start + place, "customer_id": (start + place) % 3,
-                        "amount": (start + place) / 7, "paid_at": time, "base": base, "late": False,
+                        "amount": (start + place) / 7, "paid_at": time, "feature_version": base, "late": False,
                     }
                     for place, time in enumerate(times)
                 ],

@@ -137,7 +137,7 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
     plain = dict.fromkeys(schema().names)
     rows = [
         {**plain, "request_id": str(number), "arrived_at": now, "day": now.date(), "key": f"k{number % 4}", "items": 1,
-         "arm": "shadow" if number == 9 else "current", "total_us": 500, "wait_us": 200}
+         "variant": "shadow" if number == 9 else "current", "total_us": 500, "wait_us": 200}
         for number in range(10)
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=schema())

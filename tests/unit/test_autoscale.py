@@ -80,7 +80,7 @@ def test_the_kpa_panics_at_twice_what_is_ready_and_takes_none_away_then() -> Non
     assert controller.choose_replicas(FleetSnapshot(186, 18, 18, later, [0.0] * 186, [18] * 186)) == 9
 
 
-RAY_REPLICA = Replica(service_s=0.022, workers=5, deadline_s=0.1, start_s=10, ladder=False, gone_s=30)
+RAY_REPLICA = Replica(service_s=0.022, workers=5, deadline_s=0.1, start_s=10, fallbacks=False, gone_s=30)
 """Issue 63279 of Ray: requests of 22 ms; killed replicas stay routable, and routers try again up to 25 times."""
 
 

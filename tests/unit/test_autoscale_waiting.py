@@ -66,8 +66,8 @@ def test_the_simulator_meets_the_waits_of_requests_that_are_followed_one_by_one(
     assert found.late_share == pytest.approx(late, rel=0.06)
 
 
-def test_without_a_ladder_a_backlog_grows_and_is_worked_off() -> None:
-    replica = Replica(service_s=0.01, deadline_s=0.05, ladder=False)
+def test_without_a_fallbacks_a_backlog_grows_and_is_worked_off() -> None:
+    replica = Replica(service_s=0.01, deadline_s=0.05, fallbacks=False)
     rates = np.r_[np.full(60, 50.0), np.full(10, 200.0), np.full(60, 50.0)]
     demand = constant_demand(50.0, 130)
     found = simulate_day(type(demand)(rates, "a burst"), replica, FixedReplicas(1))

@@ -44,7 +44,7 @@ def test_an_answer_of_the_cache_that_differs_is_counted(
     def ask(_: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
         asked.append((path, body["n"]))
         stale = path == "/v1/with" and body["n"] == 1 and asked.count((path, 1)) == 2
-        return {"rung": "model", "items": [{"score": 0.25 if stale else 0.5}]}
+        return {"answered_by": "model", "items": [{"score": 0.25 if stale else 0.5}]}
 
     monkeypatch.setattr(cached.home, "ask", ask)
 

@@ -15,7 +15,7 @@ from realtime_support import write_views
 from release_support import make_release
 
 from forecache.base.settings import Settings, load_settings
-from forecache.declare.realtime.lookups import Default, LastNight, Stored
+from forecache.declare.realtime.lookups import Default, Precomputed, Stored
 from forecache.kit.http import http1 as heads
 from forecache.plugins.status.history import HISTORY_BYTES, History, ReaderTraffic
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
@@ -152,13 +152,13 @@ def test_look_ups_of_a_view_that_was_too_old_are_made_again(settings: Settings) 
     assert lookups.read(request, NOW).views["household"].tolist() == before
 
 
-def test_a_rung_whose_store_was_too_old_answers_again(settings: Settings) -> None:
+def test_a_fallback_whose_store_was_too_old_answers_again(settings: Settings) -> None:
     write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=REFUSES)
     served = {"churn": VersionAnswers(open_store(settings, "churn").snapshot())}
-    rungs = open_fallbacks((LastNight(Stored("churn", ("user",), "churn_probability")), Default(0.0)))
+    fallbacks = open_fallbacks((Precomputed(Stored("churn", ("user",), "churn_probability")), Default(0.0)))
     request = ParsedRequest(1, {"user": np.array(["00007"], object)}, [], b"")
-    found = [fallback_answer(request, rungs, served, now).rung for now in (NOW, AHEAD, NOW)]
-    assert found == ["last_night", "default", "last_night"]
+    found = [fallback_answer(request, fallbacks, served, now).answered_by for now in (NOW, AHEAD, NOW)]
+    assert found == ["precomputed", "default", "precomputed"]
 
 
 @pytest.mark.parametrize("now", [-1e9, NOW])

@@ -87,7 +87,7 @@ def test_a_page_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_samples_have_a_value_for_each_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    declare(monkeypatch, Metric("forecache_release", "gauge", "Number.", ("model", "arm")))
+    declare(monkeypatch, Metric("forecache_release", "gauge", "Number.", ("model", "variant")))
     with pytest.raises(ValueError, match="forecache_release has the labels"):
         MetricsPage().add("forecache_release", [("search", 1)])
 

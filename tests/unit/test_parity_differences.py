@@ -76,13 +76,13 @@ def test_the_first_differences_by_time_are_kept() -> None:
     for number in reversed(range(3 * KEPT)):
         found.add_difference(AnswerDifference(number, f"r{number}", 1, "score"))
     other = ReplayResult()
-    other.add_difference(AnswerDifference(-1, "earliest", 1, "rung", logged="model", offline="default"))
+    other.add_difference(AnswerDifference(-1, "earliest", 1, "answered_by", logged="model", offline="default"))
     found.merge(other)
     assert [each.arrived_us for each in found.first] == list(range(-1, KEPT - 1))
-    assert (found.differ, found.kinds) == (3 * KEPT + 1, {"score": 3 * KEPT, "rung": 1})
+    assert (found.differ, found.kinds) == (3 * KEPT + 1, {"score": 3 * KEPT, "answered_by": 1})
     assert found.first[0].sentence == (
-        "Request earliest of 1969-12-31T23:59:59.999999Z, answered by release 1: rung was logged as model and is "
-        "default when computed again."
+        "Request earliest of 1969-12-31T23:59:59.999999Z, answered by release 1: answered_by was logged as model and "
+        "is default when computed again."
     )
 
 

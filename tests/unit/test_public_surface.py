@@ -19,7 +19,7 @@ PUBLIC = {
         AS_OF Alert Als Answer AnyOutput AnySource AsyncClient Avro Baseline Boolean Candidates Catalogue CheckError
         Classes Client Column ColumnType ConflictError DamagedError Default DotProduct Drift Ease Effect
         EmbeddedCategories Entities EntitySplit EstimatorModel Examples Expectation Factors Feature FeatureView Features
-        FitRun Fitted ForecacheError FunctionModel Gate Guards Habits InputError Json Label Labelled LastNight Live
+        FitRun Fitted ForecacheError FunctionModel Gate Guards Habits InputError Json Label Labelled Precomputed Live
         LiveRows Log Lookup Mailing Metric NotEverywhereError NotFoundError NotYetError OrderGiven Outcome Output
         PROVENANCE_COLUMNS Pipeline PipelinesFailedError Popularity Project Publish Quantiles Query RankingGate Realtime
         RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField Retraining Rollout Rows

@@ -105,7 +105,7 @@ async def test_after_a_pause_none_has_less_time_left_than_the_first_that_came() 
 
 
 @on_a_loop
-async def test_of_more_than_can_be_done_the_newest_get_the_model_and_the_oldest_a_lower_rung_in_time() -> None:
+async def test_of_more_than_can_be_done_the_newest_get_the_model_and_the_oldest_a_lower_fallback_in_time() -> None:
     backlog = backlog_of(2 * MS)
     answered, left = await burst(backlog, [1000.0] * 2000, 2 * MS)
     assert len(answered) == 2000

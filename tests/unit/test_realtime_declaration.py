@@ -21,9 +21,9 @@ from forecache.declare import (
     Feature,
     FunctionModel,
     Gate,
-    LastNight,
     Lookup,
     OrderGiven,
+    Precomputed,
     Realtime,
     RequestField,
     Stored,
@@ -72,9 +72,9 @@ def search(**changed: Any) -> Realtime:
         "model": EstimatorModel(build),
         "examples": EXAMPLES,
         "gate": GATE,
-        "ladder": (
+        "fallbacks": (
             DotProduct(Stored("household", ("household_id",)), Stored("product", ("product_id",))),
-            LastNight(Stored("product", ("product_id",), "popularity")),
+            Precomputed(Stored("product", ("product_id",), "popularity")),
             OrderGiven(),
         ),
     }
@@ -109,12 +109,18 @@ def inner() -> Callable[..., Any]:
         ({"lookups": (Lookup(household, key=("price",)),)}, "by 'price', which is a double, and the view's"),
         ({"transform": lambda rows: rows}, "has transform=<function <lambda>"),
         ({"transform": inner()}, "A release packs it by its name"),
-        ({"ladder": ()}, r"has ladder=\(\)"),
-        ({"ladder": (Default(0.5),)}, "ranks candidates, and the last rung of its ladder is Default"),
-        ({"ladder": (OrderGiven(), LastNight(Stored("product", ("product_id",))))}, "the last rung .* is LastNight"),
-        ({"ladder": (OrderGiven(), OrderGiven())}, "has OrderGiven before other rungs"),
-        ({"ladder": (LastNight(Stored("product", ("sku",))), OrderGiven())}, "reads 'product' by 'sku', which is no"),
-        ({"candidates": None, "lookups": (), "ladder": (OrderGiven(),)}, "answers one value, and the last rung"),
+        ({"fallbacks": ()}, r"has fallbacks=\(\)"),
+        ({"fallbacks": (Default(0.5),)}, "ranks candidates, and its last fallback is Default"),
+        (
+            {"fallbacks": (OrderGiven(), Precomputed(Stored("product", ("product_id",))))},
+            "the last fallback .* is Precomputed",
+        ),
+        ({"fallbacks": (OrderGiven(), OrderGiven())}, "has OrderGiven before other fallbacks"),
+        (
+            {"fallbacks": (Precomputed(Stored("product", ("sku",))), OrderGiven())},
+            "reads 'product' by 'sku', which is no",
+        ),
+        ({"candidates": None, "lookups": (), "fallbacks": (OrderGiven(),)}, "answers one value, and the last fallback"),
         ({"examples": None}, "trains a `EstimatorModel` and has no examples"),
         ({"gate": None}, "trains a `EstimatorModel` and has no gate"),
         ({"model": FunctionModel(transforms.suspicion)}, "declares 'examples', and its model, a `FunctionModel`"),
@@ -122,7 +128,7 @@ def inner() -> Callable[..., Any]:
             {
                 "candidates": None,
                 "lookups": (Lookup(household),),
-                "ladder": (Default(0.0),),
+                "fallbacks": (Default(0.0),),
                 "examples": replace(EXAMPLES, kind="ranking"),
             },
             "learns a ranking and has no candidates to rank",
@@ -130,8 +136,14 @@ def inner() -> Callable[..., Any]:
         ({"gate": Gate("roc_auc", {}, Baseline("age"))}, "has the baseline feature 'age', which it does not compute"),
         ({"deadline_ms": 0}, "has deadline_ms=0. Give more than 0"),
         ({"output": "the score"}, "has the column name 'the score'"),
-        ({"output": "rung"}, "has output='rung'. An answer has rung and rank and product_id beside it"),
-        ({"output": "product_id"}, "has output='product_id'. An answer has rung and rank and product_id beside it"),
+        (
+            {"output": "answered_by"},
+            "has output='answered_by'. An answer has answered_by and rank and product_id beside it",
+        ),
+        (
+            {"output": "product_id"},
+            "has output='product_id'. An answer has answered_by and rank and product_id beside it",
+        ),
         ({"transform": build}, r"has transform=build, which takes \(\) -> Any: .* It is called as build\(rows\)"),
         ({"model": EstimatorModel(of_dates)}, r"in its model, has build=of_dates.* It is called as of_dates\(\)"),
         ({"model": TorchModel(build)}, r"in its model, has build=build.* It is called as build\(num_features\)"),
@@ -186,7 +198,7 @@ def test_fingerprints_change_with_what_they_cover() -> None:
         )
 
     assert changed() == (False, False, False)
-    assert changed(ladder=(OrderGiven(),)) == (False, False, True)
+    assert changed(fallbacks=(OrderGiven(),)) == (False, False, True)
     assert changed(deadline_ms=20.0) == (False, False, True)
     assert changed(examples=replace(EXAMPLES, compute=other_examples)) == (False, True, False)
     assert changed(examples=replace(EXAMPLES, test_days=7)) == (False, True, False)
@@ -240,17 +252,17 @@ def write_project(folder: Path, **modules: str) -> None:
         ({"one": "a = replace(declared, deadline_ms=9.0)", "two": "a = declared"}, "Two pipelines are named 'paym"),
         ({"one": "a = replace(declared, name='household')"}, "Two pipelines or published views are named 'household'"),
         *[
-            ({"one": f"from forecache.declare import *; a = replace(declared, ladder=({rung}, Default(1.0)))"}, told)
-            for rung, told in [
-                ("LastNight(Stored('none', ('amount',)))", "reads the store 'none', which nothing publishes"),
-                ("LastNight(Stored('household', ('household_id',)))", "reads 2 numbers of 'household' as one score"),
-                ("LastNight(Stored('household', ('household_id',), 'age'))", "reads 'age' of 'household'"),
+            ({"one": f"from forecache.declare import *; a = replace(declared, fallbacks=({it}, Default(1.0)))"}, told)
+            for it, told in [
+                ("Precomputed(Stored('none', ('amount',)))", "reads the store 'none', which nothing publishes"),
+                ("Precomputed(Stored('household', ('household_id',)))", "reads 2 numbers of 'household' as one score"),
+                ("Precomputed(Stored('household', ('household_id',), 'age'))", "reads 'age' of 'household'"),
                 (
-                    "LastNight(Stored('household', ('amount',), 'spend_28d'))",
+                    "Precomputed(Stored('household', ('amount',), 'spend_28d'))",
                     "reads 'household' by 'amount', which is a double, and the 'household_id' of its key is a bigint",
                 ),
                 (
-                    "LastNight(Stored('household', ('household_id', 'amount'), 'spend_28d'))",
+                    "Precomputed(Stored('household', ('household_id', 'amount'), 'spend_28d'))",
                     "reads 'household' by household_id, amount, and its key is household_id",
                 ),
                 (

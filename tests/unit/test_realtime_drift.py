@@ -43,9 +43,9 @@ def reference(*, score: bool = True, name: str = "price") -> DriftReference:
     )
 
 
-def answered(features: Any, scores: Any = None, rung: str = "model", *, model_ns: int = 10**9) -> RequestAnswer:
+def answered(features: Any, scores: Any = None, answered_by: str = "model", *, model_ns: int = 10**9) -> RequestAnswer:
     found = RequestAnswer(
-        (), None if scores is None else np.asarray(scores, np.float64), rung, times=StageTimes(model=model_ns)
+        (), None if scores is None else np.asarray(scores, np.float64), answered_by, times=StageTimes(model=model_ns)
     )
     found.features = features
     return found
@@ -102,12 +102,12 @@ def test_the_training_data_itself_is_counted_as_the_reference_says() -> None:
     assert of.counts_by_bin(0, of.count(values[:, None]).tolist()) == of.training_counts_by_bin(0)
 
 
-def test_features_and_scores_are_counted_and_a_lower_rung_has_no_score(memory: memoryview) -> None:
+def test_features_and_scores_are_counted_and_a_lower_fallback_has_no_score(memory: memoryview) -> None:
     of = reference()
     watch = always(of, memory)
     watch.count_if_sampled(answered(np.array([[0.05, 7], [0.95, 7], [np.nan, 8]], np.float32), [0.11, 0.21, 0.21]))
-    watch.count_if_sampled(answered(np.array([[-1, 6]], np.float32).tobytes(), [0.5], rung="last_night"))
-    watch.count_if_sampled(answered(None, [0.5], rung="last_night"))
+    watch.count_if_sampled(answered(np.array([[-1, 6]], np.float32).tobytes(), [0.5], answered_by="precomputed"))
+    watch.count_if_sampled(answered(None, [0.5], answered_by="precomputed"))
     [block] = DriftCells(memory).blocks()
     counts = block.total.tolist()
     assert (counts[REQUESTS], counts[ROWS]) == (2, 4)

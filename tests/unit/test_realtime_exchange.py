@@ -87,7 +87,7 @@ def served(path: Any = None) -> Any:
     return ServedRelease(
         loaded=stub(release=stub(request=(), name="m", deadline_ms=1e6)), path=path or stub(in_loop=True),
         parser=stub(parse_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
-        lookups=stub(is_remote=lambda: False), rungs=(stub(name="default"),), renderer=stub(),
+        lookups=stub(is_remote=lambda: False), fallbacks=(stub(name="default"),), renderer=stub(),
         cells=stub(count=lambda *_, **__: None), costs=(cost(LAST_US * US),),
         model_cost=cost(MODEL_US * US), low_cost=cost(LAST_US * US),
     )  # fmt: skip
@@ -112,7 +112,7 @@ class Engine:
         self, by: Any, request: Any, clock: RequestClock, times: StageTimes, *, why: str, **more: Any
     ) -> RequestAnswer:
         work(LAST_US)
-        return RequestAnswer((), np.zeros(1), "default", why=why, times=times)
+        return RequestAnswer((), np.zeros(1), "default", fallback_reason=why, times=times)
 
 
 async def reply_to(by: Any, protocol: Protocol, left_ms: float, queue: RequestQueue, engine: Any = None) -> Call:
@@ -153,24 +153,24 @@ async def turns_of_others(done: asyncio.Event) -> int:
 
 
 @on_a_loop
-async def test_many_rows_keep_time_for_the_last_rung_of_each_and_let_others_in_between() -> None:
+async def test_many_rows_keep_time_for_the_last_fallback_of_each_and_let_others_in_between() -> None:
     backlog, done = RequestQueue(asyncio.get_running_loop()), asyncio.Event()
     others = asyncio.create_task(turns_of_others(done))
     found = await answers(served(), 1_000, 60.0, backlog)
     done.set()
     # 1,000 rows at 20 us leave 40 ms for the model, which answers up to 222 of them at 180 us more each.
-    assert 200 < sum(each.rung == MODEL for each in found) <= 222
+    assert 200 < sum(each.answered_by == MODEL for each in found) <= 222
     assert len(found) == 1_000
     assert await others > 20
 
 
 @on_a_loop
-async def test_rows_behind_the_deadline_are_answered_by_the_last_rung_in_slices_too() -> None:
+async def test_rows_behind_the_deadline_are_answered_by_the_last_fallback_in_slices_too() -> None:
     done = asyncio.Event()
     others = asyncio.create_task(turns_of_others(done))
     found = await answers(served(), 500, -1.0, RequestQueue(asyncio.get_running_loop()))
     done.set()
-    assert {each.why for each in found} == {TooLate.reason}
+    assert {each.fallback_reason for each in found} == {TooLate.reason}
     assert await others > 5
 
 
@@ -249,19 +249,19 @@ def test_nothing_is_looked_up_for_a_model_elsewhere_that_would_be_too_late(
     by.lookups = Unread()
     lower = RequestAnswer((), [0.0], "default")
     monkeypatch.setattr(
-        AnswerEngine, "answer_by_fallback", lambda *_, why, **more: (setattr(lower, "why", why), lower)[1]
+        AnswerEngine, "answer_by_fallback", lambda *_, why, **more: (setattr(lower, "fallback_reason", why), lower)[1]
     )
     now = CLOCK.now_ns
     clock = RequestClock(now, now + int(left_ms * MS), abs(left_ms))
     request = ParsedRequest(1, {}, ["a"], b"")
     began = monotonic()
     answered = asyncio.run(AnswerEngine({}).answer(by, request, clock, StageTimes()))
-    assert (answered.why, answered.rung) == (TooLate.reason, "default")
+    assert (answered.fallback_reason, answered.answered_by) == (TooLate.reason, "default")
     assert monotonic() - began < 60
 
 
 def test_a_fallback_elsewhere_costs_what_the_loop_did_for_it_and_not_the_wait_for_the_model() -> None:
     by = served(SimpleNamespace(in_loop=True))
-    times = StageTimes(parse=1, lookup=10, model=10**9, ladder=2)
-    assert by.loop_time_ns(RequestAnswer((), None, "default", why=TooLate.reason, times=times)) == 3
+    times = StageTimes(parse=1, lookup=10, model=10**9, fallbacks=2)
+    assert by.loop_time_ns(RequestAnswer((), None, "default", fallback_reason=TooLate.reason, times=times)) == 3
     assert by.loop_time_ns(RequestAnswer((), np.zeros(1), MODEL, times=times)) == 10**9 + 13

@@ -1,4 +1,4 @@
-"""Which rung answers a request that has no time for the model: while others wait, one that costs much less than it."""
+"""The fallback of a request that has no time for the model: while others wait, one that costs much less than it."""
 
 import re
 from pathlib import Path
@@ -24,26 +24,30 @@ def cost(nanoseconds: int) -> CostEstimate:
     return made
 
 
-def served(*, model_ns: int, rung_ns: int) -> Any:
-    """A model with a rung that scores, above the order given, which costs next to nothing."""
-    costs = (cost(rung_ns), cost(US))
-    return SimpleNamespace(rungs=open_fallbacks((Default(0.5), OrderGiven())), costs=costs, model_cost=cost(model_ns))
+def served(*, model_ns: int, fallback_ns: int) -> Any:
+    """A model with a fallback that scores, above the order given, which costs next to nothing."""
+    costs = (cost(fallback_ns), cost(US))
+    return SimpleNamespace(
+        fallbacks=open_fallbacks((Default(0.5), OrderGiven())), costs=costs, model_cost=cost(model_ns)
+    )
 
 
-def rung_of(model: Any, *, waiting: int) -> tuple[str, bool]:
-    """The rung that answers, and whether no more than the names of candidates had to be read for it."""
+def answered_by_of(model: Any, *, waiting: int) -> tuple[str, bool]:
+    """The fallback that answers, and whether no more than the names of candidates had to be read for it."""
     clock, request = RequestClock(0, FAR, 1e9), ParsedRequest(2, {}, ["a", "b"], b"")
     engine = AnswerEngine({})
     is_hasty = has_time_for_last_only(model, clock, waiting)
     return engine.answer_by_fallback(
         model, request, clock, StageTimes(), why="overload", waiting=waiting
-    ).rung, is_hasty
+    ).answered_by, is_hasty
 
 
-@pytest.mark.parametrize(("waiting", "rung"), [(0, "default"), (1, "order_given"), (40, "order_given")])
-def test_a_rung_that_costs_as_much_as_the_model_answers_only_where_nobody_waits(waiting: int, rung: str) -> None:
-    model = served(model_ns=300 * US, rung_ns=280 * US)
-    assert rung_of(model, waiting=waiting) == (rung, waiting > 0)
+@pytest.mark.parametrize(("waiting", "answered_by"), [(0, "default"), (1, "order_given"), (40, "order_given")])
+def test_a_fallback_that_costs_as_much_as_the_model_answers_only_where_nobody_waits(
+    waiting: int, answered_by: str
+) -> None:
+    model = served(model_ns=300 * US, fallback_ns=280 * US)
+    assert answered_by_of(model, waiting=waiting) == (answered_by, waiting > 0)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +73,12 @@ def test_one_file_decides_by_the_deadline() -> None:
     assert asking == ["deadline.py"]
 
 
-def test_a_rung_that_costs_little_answers_also_where_others_wait() -> None:
-    assert rung_of(served(model_ns=300 * US, rung_ns=20 * US), waiting=40) == ("default", False)
+def test_a_fallback_that_costs_little_answers_also_where_others_wait() -> None:
+    assert answered_by_of(served(model_ns=300 * US, fallback_ns=20 * US), waiting=40) == ("default", False)
 
 
-def test_a_rung_that_all_who_wait_have_no_time_for_is_left_out() -> None:
-    model = served(model_ns=10 * MS, rung_ns=MS)
+def test_a_fallback_that_all_who_wait_have_no_time_for_is_left_out() -> None:
+    model = served(model_ns=10 * MS, fallback_ns=MS)
     answered = AnswerEngine({}).answer_by_fallback(
         model,
         ParsedRequest(1, {}, ["a"], b""),
@@ -83,7 +87,7 @@ def test_a_rung_that_all_who_wait_have_no_time_for_is_left_out() -> None:
         why="overload",
         waiting=99,
     )
-    assert answered.rung == "order_given"
+    assert answered.answered_by == "order_given"
 
 
 def _soon() -> int:

@@ -1,4 +1,4 @@
-"""Transform and model on the event loop's thread: what they raise becomes a lower rung, and a line in the log."""
+"""Transform and model on the event loop's thread: what they raise becomes a fallback, and a line in the log."""
 
 import asyncio
 import sys

@@ -338,7 +338,10 @@ def test_every_protocol_falls_back_for_the_same_reason(home: Path, runtime: Read
     fault = FALLEN_BACK[name]
     replies = ask(home, runtime, fault.asked, fault.change)
     replies["inference"].body = replies["inference"].body["parameters"]
-    said = {protocol: (reply.status, reply.body["why"], reply.body["rung"]) for protocol, reply in replies.items()}
+    said = {
+        protocol: (reply.status, reply.body["fallback_reason"], reply.body["answered_by"])
+        for protocol, reply in replies.items()
+    }
     assert said == dict.fromkeys(PROTOCOLS, (200, fault.says, "order_given"))
 
 

@@ -41,7 +41,7 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: ReaderSharedM
         block = RealtimeMetrics(worker.extension).cells_of_model("search")
         block.observe(300_000)
         for name, number in (
-            ("rung_model", 9),
+            ("answered_by_model", 9),
             ("why_deadline", 1),
             ("stage_model", 200_000),
             ("in_time", 1),
@@ -55,7 +55,12 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: ReaderSharedM
     models: Any = SimpleNamespace(known=frozenset({"search"}), served={}, failures={})
     found, troubles = status_part(models, runtime, history, load_settings(home=tmp_path))
     (row,) = found["models"]
-    assert (row["rungs"], row["why"], row["in_time"], row["late"]) == ({"model": 18}, {"deadline": 2}, 2, 4)
+    assert (row["answered_by_counts"], row["fallback_reasons"], row["in_time"], row["late"]) == (
+        {"model": 18},
+        {"deadline": 2},
+        2,
+        4,
+    )
     assert (row["answers"], row["per_s"], row["cache_hit_share"], row["releases"]) == (2, 1.0, 0.75, [3])
     assert row["stages_us"]["model"] == 200.0
     assert row["state"] == "loading"
@@ -64,7 +69,7 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: ReaderSharedM
 
 def test_a_model_that_is_well_needs_no_attention() -> None:
     assert said() == []
-    assert said(answers=50, late=50, why={"deadline": 50}) == []  # too few to judge
+    assert said(answers=50, late=50, fallback_reasons={"deadline": 50}) == []  # too few to judge
 
 
 def test_what_is_wrong_with_a_model_is_said() -> None:
@@ -74,7 +79,7 @@ def test_what_is_wrong_with_a_model_is_said() -> None:
     )  # fmt: skip
     assert "do not ask it" in said(breaker_open=2)[0][1]
     assert said(late=20) == [("warning", "2.0 % of the answers of search were late in the last 5 min.")]
-    assert said(why={"deadline": 20, "worker_lost": 80})[0][1] == (
+    assert said(fallback_reasons={"deadline": 20, "worker_lost": 80})[0][1] == (
         "10.0 % of the answers of search came without the model, mostly: worker lost."
     )
     log = model_row()["log"] | {"failing_s": 90.0}

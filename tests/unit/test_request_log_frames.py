@@ -76,13 +76,13 @@ FIXED = {
     "request_id": "ä".encode(),
     "key": b"7|a",
     "request": b'{"a":1}',
-    "rung": b"order_given",
-    "why": b"deadline",
-    "arm": b"current",
+    "answered_by": b"order_given",
+    "fallback_reason": b"deadline",
+    "variant": b"current",
     "stores": b'[{"name":"product","version":1}]',
     "live": b'[{"lookup":"card","position":3}]',
-    "flags": b"",
-    "rungs": b'["model","order_given"]',
+    "warnings": b"",
+    "item_answered_by": b'["model","order_given"]',
     "ranking": np.array([1, 0], "<i4").tobytes(),
 }
 
@@ -96,7 +96,7 @@ def test_an_answer_comes_back_as_it_was_packed(dtype: str) -> None:
     assert bytes(row["scores"]) == scores.tobytes()
     assert row["score_dtype"] == dtype
     assert (row["request_id"], row["key"], row["late"], row["total_us"]) == ("ä", "7|a", True, 2**31 - 1)
-    assert (row["rungs"], row["ranking"], row["flags"]) == (["model", "order_given"], [1, 0], [])
+    assert (row["item_answered_by"], row["ranking"], row["warnings"]) == (["model", "order_given"], [1, 0], [])
     assert row["stores"] == [{"name": "product", "version": 1}]
     assert row["live"] == [{"lookup": "card", "position": 3}]
 

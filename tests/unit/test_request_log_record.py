@@ -25,7 +25,7 @@ def model(log: Log) -> Realtime:
         transform=transforms.rank,
         features=(Feature("x"),),
         model=FunctionModel(transforms.two_thirds),
-        ladder=(OrderGiven(),),
+        fallbacks=(OrderGiven(),),
         log=log,
     )
 

@@ -27,7 +27,7 @@ def state(share: float, stage: Any = "canary", release: int = 2) -> RolloutState
     )
 
 
-def arm(name: str, request: tuple[str, ...] = ("a",)) -> Any:
+def variant(name: str, request: tuple[str, ...] = ("a",)) -> Any:
     release = SimpleNamespace(request=request, candidates=None, on_unknown="refuse", on_nan="refuse")
     return SimpleNamespace(name=name, loaded=SimpleNamespace(release=release))
 
@@ -35,9 +35,9 @@ def arm(name: str, request: tuple[str, ...] = ("a",)) -> Any:
 def split(
     share: float, *, other: Any = None, shadow: Any = None, stage: Any = "canary", release: int = 2
 ) -> TrafficSplit:
-    found = other or arm("canary")
+    found = other or variant("canary")
     return TrafficSplit(
-        state(share, stage, release), Sampler(), current=arm("current"), other=found, stand_in=arm("stand-in"),
+        state(share, stage, release), Sampler(), current=variant("current"), other=found, stand_in=variant("stand-in"),
         shadow=shadow,
     )  # type: ignore[arg-type]  # fmt: skip
 
@@ -46,37 +46,37 @@ def parsed(key: bytes) -> ParsedRequest:
     return ParsedRequest(1, {"a": np.zeros(1)}, (), key)
 
 
-def arms(of: TrafficSplit) -> list[str]:
+def variants(of: TrafficSplit) -> list[str]:
     return [of.assign_release(lambda served, key=key: parsed(key))[0].name for key in KEYS]  # type: ignore[misc]
 
 
 def test_a_growing_share_keeps_the_keys_that_it_has() -> None:
     before: set[int] = set()
     for share in (0.01, 0.05, 0.2, 0.5):
-        now = {place for place, name in enumerate(arms(split(share))) if name == "canary"}
+        now = {place for place, name in enumerate(variants(split(share))) if name == "canary"}
         assert before <= now
         assert len(now) / len(KEYS) == pytest.approx(share, abs=0.02)
         before = now
 
 
 def test_another_release_has_other_keys_first() -> None:
-    one, other = (np.array(arms(split(0.5, release=release))) == "canary" for release in (2, 3))
+    one, other = (np.array(variants(split(0.5, release=release))) == "canary" for release in (2, 3))
     assert (one & other).mean() == pytest.approx(0.25, abs=0.03)
 
 
 def test_the_split_is_that_of_the_controller() -> None:
     salt, below = state(0.2).salt, int(0.2 * BUCKETS)
     expected = ["canary" if bucket_of(key, salt) < below else "current" for key in KEYS]
-    assert arms(split(0.2)) == expected
+    assert variants(split(0.2)) == expected
 
 
 @pytest.mark.parametrize(("share", "of_control"), [(0.05, 0.05), (0.2, 0.2), (0.5, 0.5), (0.6, 0.4)])
 def test_the_control_has_as_many_keys_as_the_candidate_and_none_of_its_own(share: float, of_control: float) -> None:
     with_control = TrafficSplit(
-        state(share), Sampler(), current=arm("current"), other=arm("canary"), stand_in=arm("stand-in"),
-        control=arm("control"),
+        state(share), Sampler(), current=variant("current"), other=variant("canary"), stand_in=variant("stand-in"),
+        control=variant("control"),
     )  # type: ignore[arg-type]  # fmt: skip
-    found, before = np.array(arms(with_control)), np.array(arms(split(share)))
+    found, before = np.array(variants(with_control)), np.array(variants(split(share)))
     assert ((found == "canary") == (before == "canary")).all()
     assert (found == "control").mean() == pytest.approx(of_control, abs=0.02)
     assert (share < 0.5) == ("current" in found)
@@ -92,13 +92,13 @@ def refusing(*names: str) -> Any:
 
 
 def test_a_request_that_the_candidate_does_not_take_is_answered_in_its_place() -> None:
-    of = split(0.999999, other=arm("canary", request=("a", "b")))
+    of = split(0.999999, other=variant("canary", request=("a", "b")))
     assert of.assign_release(refusing("canary"))[0].name == "stand-in"
     assert of.assign_release(refusing("current"))[0].name == "canary"
     with pytest.raises(Problem, match="current does not take it"):
         of.assign_release(refusing("current", "canary"))
     with pytest.raises(Problem, match="current does not take it"):
-        split(1e-9, other=arm("canary", request=("a", "b"))).assign_release(refusing("current"))
+        split(1e-9, other=variant("canary", request=("a", "b"))).assign_release(refusing("current"))
 
 
 def test_requests_of_the_same_fields_are_parsed_once() -> None:
@@ -123,11 +123,11 @@ class Log:
 class Engine:
     async def answer(self, served: Any, request: ParsedRequest, clock: Any, times: Any) -> Any:
         await asyncio.sleep(0)
-        return SimpleNamespace(why="", elapsed=0)
+        return SimpleNamespace(fallback_reason="", elapsed=0)
 
 
 def test_a_shadow_scores_after_the_answer_and_only_where_nothing_waits() -> None:
-    candidate, backlog = arm("shadow"), SimpleNamespace(waiting=0)
+    candidate, backlog = variant("shadow"), SimpleNamespace(waiting=0)
     candidate.log = Log()
     shadow = ShadowScorer(candidate, Engine(), backlog)  # type: ignore[arg-type]
     of, clock = split(0.999999, other=candidate, shadow=shadow, stage="shadow"), SimpleNamespace(deadline_ms=50.0)
@@ -147,5 +147,5 @@ def test_a_shadow_scores_after_the_answer_and_only_where_nothing_waits() -> None
 
     asyncio.run(ask())
     assert shadow.skipped == 1
-    found = sorted((request.request_id, answered.why) for request, answered in candidate.log.rows)
+    found = sorted((request.request_id, answered.fallback_reason) for request, answered in candidate.log.rows)
     assert found == [("r1", ""), ("r1", "refused")]

@@ -136,7 +136,7 @@ def test_no_name_of_a_user_becomes_markup() -> None:
         state="critical",
         attention=attention,
         versions=[version_row(name=EVIL, model={"name": EVIL, "version": EVIL}, as_of=EVIL)],
-        models=[model_row(name=EVIL, model={"name": EVIL, "version": 1}, rungs={EVIL: 1},
+        models=[model_row(name=EVIL, model={"name": EVIL, "version": 1}, answered_by_counts={EVIL: 1},
                           rollout=rollout(stage="returned", why=EVIL))],
         nights={"rows": [{"as_of": EVIL, "subject": EVIL, "stages": [EVIL], "rows": 1, "seconds": 1.0,
                           "ended_s_ago": 1}], "why": ""},

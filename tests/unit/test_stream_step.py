@@ -74,7 +74,7 @@ def test_an_event_sees_the_events_before_it_and_not_itself(settings: Settings) -
 
 def test_an_event_that_breaks_the_transform_has_a_row_without_an_answer(settings: Settings) -> None:
     found = a_step(settings).run(messages([payment(1), payment(2, amount=666), payment(3)]))
-    assert [row["rung"] for row in found.rows.to_pylist()] == ["model", None, "model"]
+    assert [row["answered_by"] for row in found.rows.to_pylist()] == ["model", None, "model"]
     assert found.rows["score"].null_count == 1
     assert found.failed == 1
     assert "number of the beast" in found.failure

@@ -137,7 +137,7 @@ def test_what_a_stream_cannot_be_is_refused(changes: dict[str, Any], message: st
 def test_a_stream_does_not_rank() -> None:
     ranks = Realtime(
         "rank", request=(RequestField("card", "bigint"),), candidates=Candidates((RequestField("item", "string"),)),
-        transform=check, features=(Feature("score"),), model=FunctionModel(check), ladder=(OrderGiven(),),
+        transform=check, features=(Feature("score"),), model=FunctionModel(check), fallbacks=(OrderGiven(),),
     )  # fmt: skip
     with pytest.raises(SettingsError, match="'rank', which ranks candidates"):
         replace(STREAM, answers=ranks)

@@ -8,7 +8,7 @@ import (
 
 // answerAll answers every request, which has to come in one piece, with the same 3 KB from one thread.
 func answerAll(port int) {
-	body := `{"rungs":{"model":50},"items":"` + strings.Repeat("x", 3000) + `"}`
+	body := `{"item_answered_by":{"model":50},"items":"` + strings.Repeat("x", 3000) + `"}`
 	answer := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 	listener, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	check(err)

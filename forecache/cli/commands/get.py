@@ -131,7 +131,7 @@ def _live_text(answer: dict[str, Any]) -> str:
         return f"live: rows of the stream {answer['stream']}"
     if answer["event_time"] is None:
         said = (
-            f"live: {answer['base']} and no event since, as of {answer['as_of']}, age "
+            f"live: {answer['feature_version']} and no event since, as of {answer['as_of']}, age "
             f"{format_duration(answer['age_s'])}"
         )
         return said + (" (stale)" if answer["stale"] else "")

@@ -32,7 +32,7 @@ _FIGURES = ("commits", "rows", "lag_s", "committed_at", "failing_since", "failur
     },
 )
 def log() -> None:
-    """The request log: what real-time models answered, from which features, versions and rung."""
+    """The request log: what real-time models answered, from which features, versions and answered_by."""
 
 
 @command(
@@ -111,15 +111,15 @@ def _print_answers(rows: list[dict[str, Any]]) -> None:
             row["request_id"],
             row["key"],
             row["items"],
-            f"{row['release']} {row['arm']}",
-            row["rung"],
-            row["why"] or ("late" if row["late"] else ""),
+            f"{row['release']} {row['variant']}",
+            row["answered_by"],
+            row["fallback_reason"] or ("late" if row["late"] else ""),
             " ".join(f"{store['name']}:{store['version']}" for store in row["stores"]),
             f"{row['total_us'] / 1e3:.3f}",
         )
         for row in rows
     ]
-    columns = ("arrived (UTC)", "request", "key", "items", "release", "rung", "why", "stores", "ms")
+    columns = ("arrived (UTC)", "request", "key", "items", "release", "answered_by", "fallback_reason", "stores", "ms")
     show_table(columns, cells, right=("items", "ms"))
 
 

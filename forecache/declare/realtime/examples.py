@@ -31,8 +31,8 @@ class Examples:
     With `from_log` the rows also have "log": the answers of this model on these dates (see `Realtime.log`), a row for
     each candidate of each logged request, to be joined with the outcomes. It has `request_id`,
     `event_timestamp`, `position`, the fields of the request and of the candidate, and how it was answered: `shown`
-    (int: the candidate's place in the answer, from 1), `score` (double, null without), `rung`, `release` (bigint) and
-    `arm`.
+    (int: the candidate's place in the answer, from 1), `score` (double, null without), `answered_by`, `release`
+    (bigint) and `variant`.
 
     Attributes:
         label: Name of the label's column.

@@ -80,13 +80,13 @@ class DotProduct:
 
 
 @dataclass(frozen=True)
-class LastNight:
+class Precomputed:
     """The score is a published number: of a candidate, or of the request's key."""
 
     of: Stored
 
     def __post_init__(self) -> None:
-        check_fields("`LastNight`", self)
+        check_fields("`Precomputed`", self)
 
 
 @dataclass(frozen=True)
@@ -104,4 +104,4 @@ class Default:
         check_fields("`Default`", self)
 
 
-Rung = DotProduct | LastNight | OrderGiven | Default
+DeclaredFallback = DotProduct | Precomputed | OrderGiven | Default

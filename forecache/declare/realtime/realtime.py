@@ -45,7 +45,15 @@ from forecache.declare.models.trainable import (
     not_trained_error,
 )
 from forecache.declare.realtime.examples import Examples, Log
-from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, Lookup, OrderGiven, Rung, Stored
+from forecache.declare.realtime.lookups import (
+    DeclaredFallback,
+    Default,
+    DotProduct,
+    Lookup,
+    OrderGiven,
+    Precomputed,
+    Stored,
+)
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.rollout import Rollout
 from forecache.declare.schedule import Schedule
@@ -62,7 +70,7 @@ def check_realtime(owner: str, model: "Realtime") -> None:
     """Refuse a declaration that could not answer, or whose model could not be trained."""
     check_name("real-time model", model.name)
     check_column(f"{owner}, as its output,", model.output)
-    beside = ("rung", "rank", model.candidates.item.name) if model.candidates else ("rung",)
+    beside = ("answered_by", "rank", model.candidates.item.name) if model.candidates else ("answered_by",)
     rule = f"An answer has {' and '.join(beside)} beside it: choose another name."
     check_value(owner, "output", model.output, model.output not in beside, rule)
     _check_names(owner, model)
@@ -148,33 +156,34 @@ def _check_log(owner: str, model: "Realtime") -> None:
 
 
 def _check_fallbacks(owner: str, model: "Realtime", types: Mapping[str, str]) -> None:
-    check_value(owner, "ladder", model.ladder, bool(model.ladder), "Declare what answers where the model does not.")
+    check_value(
+        owner, "fallbacks", model.fallbacks, bool(model.fallbacks), "Declare what answers where the model does not."
+    )
     always, kind = (OrderGiven, "OrderGiven()") if model.candidates else (Default, "Default(...)")
     what = "ranks candidates" if model.candidates else "answers one value"
-    if not isinstance(model.ladder[-1], always):
+    if not isinstance(model.fallbacks[-1], always):
         raise SettingsError(
-            f"{owner} {what}, and the last rung of its ladder is {type(model.ladder[-1]).__name__}, "
-            "which may have no answer.",
-            remedy=f"End the ladder with {kind}.",
+            f"{owner} {what}, and its last fallback is {type(model.fallbacks[-1]).__name__}, which may have no answer.",
+            remedy=f"End the fallbacks with {kind}.",
         )
-    for rung in model.ladder[:-1]:
-        if isinstance(rung, (OrderGiven, Default)):
+    for fallback in model.fallbacks[:-1]:
+        if isinstance(fallback, (OrderGiven, Default)):
             raise SettingsError(
-                f"{owner} has {type(rung).__name__} before other rungs, which then never answer.",
-                remedy="Move it to the end of the ladder.",
+                f"{owner} has {type(fallback).__name__} before other fallbacks, which then never answer.",
+                remedy="Move it to the end of the fallbacks.",
             )
-    for stored in stored_values_of(model.ladder):
-        use = f"{owner} has a rung that reads {stored.store!r} by"
+    for stored in stored_values_of(model.fallbacks):
+        use = f"{owner} has a fallback that reads {stored.store!r} by"
         check_known(use, stored.key, types, ", which is no field of its request", "Its fields are")
 
 
-def stored_values_of(ladder: Sequence[Rung]) -> Iterable[Stored]:
+def stored_values_of(fallbacks: Sequence[DeclaredFallback]) -> Iterable[Stored]:
     """The stored values that fallbacks read."""
-    for rung in ladder:
-        if isinstance(rung, DotProduct):
-            yield from (rung.user, rung.item)
-        elif isinstance(rung, LastNight):
-            yield rung.of
+    for fallback in fallbacks:
+        if isinstance(fallback, DotProduct):
+            yield from (fallback.user, fallback.item)
+        elif isinstance(fallback, Precomputed):
+            yield fallback.of
 
 
 def _check_model(owner: str, model: "Realtime") -> None:
@@ -208,8 +217,8 @@ class Realtime(Trainable):
         output: Name of the value in an answer.
         deadline_ms: An answer is given within it, counted from the arrival of the request, whatever the model does. A
             request may ask for a shorter one.
-        ladder: The fallbacks that answer if the model does not, in the order in which they are tried; the last one can
-            always answer.
+        fallbacks: The fallbacks that answer if the model does not, in the order in which they are tried; the last one
+            can always answer.
         on_contract: If a served view is not the one that the model was trained with, "refuse" does not call the model,
             and "flag" calls it and flags the answer.
         on_unknown: Whether a request with a field that is not declared is refused, or the field ignored.
@@ -231,7 +240,7 @@ class Realtime(Trainable):
     transform: Callable[..., Any]
     features: tuple[Feature, ...]
     model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel
-    ladder: tuple[Rung, ...]
+    fallbacks: tuple[DeclaredFallback, ...]
     candidates: Candidates | None = None
     lookups: tuple[Lookup, ...] = ()
     output: str = "score"
@@ -344,7 +353,7 @@ class Realtime(Trainable):
             request=(self.request, self.candidates),
             lookups=[(each.called, each.view.name, each.max_age_h) for each in self.lookups],
             output=self.output,
-            ladder=self.ladder,
+            fallbacks=self.fallbacks,
             limits=(self.deadline_ms, self.on_contract, self.on_unknown, self.on_nan, self.runs, self.cache_bytes),
             log=self.log,
             description=self.description,

@@ -82,16 +82,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The steps of a rollout: A/A, in which the current release answers both arms; shadow; canary in growing shares.
+    """The steps of a rollout: A/A (the current release answers both variants), shadow, canary in growing shares.
 
-    An arm is a set of keys (`Log.by`), chosen by their hash: a key that the candidate answers stays with it.
+    A variant is a set of keys (`Log.by`), chosen by their hash: a key that the candidate answers stays with it.
 
     Attributes:
         shares: Shares of the keys that the candidate answers, one step each, ascending; after the last it answers all.
-        aa_share: Share of the keys in the second arm of the A/A step.
+        aa_share: Share of the keys in the second variant of the A/A step.
         shadow_share: Share of the keys whose requests the candidate also scores, after they were answered; 0: no shadow
             step.
-        requests: Requests that each arm needs before a step is passed.
+        requests: Requests that each variant needs before a step is passed.
         hours: Least hours of a step.
         alert_after_h: If a step takes longer, one alert is sent, since it may wait for ever.
         error: Probability that a release which is like the current one is returned, over all steps and guards.

@@ -22,7 +22,7 @@ from forecache.kit.delta.log import active_files, open_if_exists
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-HOUR, BASE = "hour", "base"
+HOUR, FEATURE_VERSION = "hour", "feature_version"
 """The partition column: the hour (UTC) of the commit, as 2026-01-01T13; and the column that names the as-of dates of
 views from which a row was computed, such as "customer=2026-01-01@17,terminal=" if the second view has none yet."""
 RECOMPUTABLE = timedelta(days=30)
@@ -70,12 +70,12 @@ def sort_by_position(delta: "DeltaTable", files: Sequence[DataFile]) -> list[Dat
 
 
 def nights_in_base(base: str) -> dict[str, str]:
-    """By view, the `as_of@delta_version` that a row with this `base` was computed from; "" if it had none yet."""
+    """By view, the `as_of@delta_version` that a row with this `feature_version` was computed from; "" if it had none yet."""
     return dict(each.split("=", 1) for each in base.split(",") if each)
 
 
 def read_stream_bases(settings: Settings, table: str) -> set[str]:
-    """Read the distinct values of `base` in the rows of the last `RECOMPUTABLE` days; empty if there is no table."""
+    """Read the distinct values of `feature_version` in the rows of the last `RECOMPUTABLE` days; empty if there is no table."""
     delta = open_if_exists(settings, table)
     if delta is None:
         return set()
@@ -84,6 +84,8 @@ def read_stream_bases(settings: Settings, table: str) -> set[str]:
     filesystem, found = place_of(settings, table).open(), set[str]()
     for file in files:
         with open_data_file(filesystem, file.path, table) as source:
-            rows = pq.ParquetFile(source, read_dictionary=[BASE]).read(columns=[BASE], use_threads=False)
-            found |= {base for base in rows[BASE].unique().to_pylist() if base}
+            rows = pq.ParquetFile(source, read_dictionary=[FEATURE_VERSION]).read(
+                columns=[FEATURE_VERSION], use_threads=False
+            )
+            found |= {base for base in rows[FEATURE_VERSION].unique().to_pylist() if base}
     return found

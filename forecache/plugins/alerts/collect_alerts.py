@@ -136,7 +136,7 @@ _RECENT = timedelta(minutes=10)
 _UNASKED_FOR, _UNASKED_REQUESTS = timedelta(minutes=1), 5
 """Least duration and number of refusals: a process is replaced sooner, and one request may be refused by chance."""
 _CANDIDATES = ("canary", "shadow")
-"""Arms of a candidate, which is judged by its rollout."""
+"""Variants of a candidate, which is judged by its rollout."""
 
 
 def lost_row_alerts(settings: Settings, cursors: dict[str, CursorMove]) -> Iterator[Alert]:
@@ -179,27 +179,35 @@ def unasked_model_alerts(settings: Settings, project: Project) -> Iterator[Alert
     A reader does not call a model if none of its processes makes progress, or if its circuit breaker is open.
     """
     since = datetime.now(timezone.utc) - _RECENT
-    columns = ["arrived_at", "replica", "arm", "rung", "why"]
+    columns = ["arrived_at", "replica", "variant", "answered_by", "fallback_reason"]
     for name, declared in project.realtime.items():
         if declared.log is None or open_if_exists(settings, table_of(name)) is None:
             continue
         by_replica: dict[str, list[tuple[datetime, str, str]]] = {}
         for batch in read_log(settings, name, since=since, columns=columns):
             for row in batch.to_pylist():
-                if row["arm"] not in _CANDIDATES:
-                    answer = (row["arrived_at"], row["why"] or "", row["rung"] or "")
+                if row["variant"] not in _CANDIDATES:
+                    answer = (row["arrived_at"], row["fallback_reason"] or "", row["answered_by"] or "")
                     by_replica.setdefault(row["replica"], []).append(answer)
         refused = {replica: last for replica, rows in by_replica.items() if (last := _find_last_refused(rows))}
         if refused:
             began = min(last[0][0] for last in refused.values())
             answers = [each for last in refused.values() for each in last]
-            count, rungs = len(answers), sorted({rung for _, _, rung in answers})
+            count, item_answered_by = len(answers), sorted({answered_by for _, _, answered_by in answers})
             summary = (
                 f"{name} is not asked since {began:%Y-%m-%d %H:%M} UTC by {', '.join(sorted(refused))}: the last "
-                f"{count:,} requests were answered by {', '.join(rungs)}. The log of the reader says why no process of "
+                f"{count:,} requests were answered by {', '.join(item_answered_by)}. "
+                f"The log of the reader says why no process of "
                 f"the model answers; `forecache rollback {name}` goes back to the release before."
             )
-            yield Alert("model_unasked", name, "critical", summary, {"requests": count, "rungs": rungs}, began)
+            yield Alert(
+                "model_unasked",
+                name,
+                "critical",
+                summary,
+                {"requests": count, "item_answered_by": item_answered_by},
+                began,
+            )
 
 
 def _find_last_refused(rows: list[tuple[datetime, str, str]]) -> list[tuple[datetime, str, str]]:

@@ -24,7 +24,7 @@ from forecache.plugins.backfill.lake_states import LakeStates, MissingState
 from forecache.plugins.compare_tables import ValueDifference, first_difference
 from forecache.stream.step import StreamStep, answerer_of, switch_to_newest
 from forecache.stream.table.schema import (
-    BASE,
+    FEATURE_VERSION,
     EVENT_DAY,
     LATE,
     MODEL_VERSION,
@@ -40,7 +40,7 @@ from forecache.stream.tiles.batch_states import BatchState
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-_STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
+_STANDS_ON = (FEATURE_VERSION, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
 _PlacedFile = tuple[int, int, DataFile]  # a file with the first and the last position of its rows
 
@@ -99,7 +99,7 @@ class _Recomputation:
         self._step = StreamStep(settings, stream, bases=self._state_of)
         self._answering: dict[int | None, Any] = {}
         outputs = [each.name for each in output_fields(stream.answers)]
-        self._columns = [EVENT_DAY, *outputs, MODEL_VERSION, RELEASE, BASE, LATE]
+        self._columns = [EVENT_DAY, *outputs, MODEL_VERSION, RELEASE, FEATURE_VERSION, LATE]
 
     def compare(self, rows: pa.Table) -> tuple[bool, RowDifference | None]:
         """Compute rows of one batch state and release again; returns whether they were compared, and a difference."""

@@ -53,7 +53,7 @@ _START_S = 30.0
               help="Time until a new replica is ready; with --measure-start, until its reader starts.")  # fmt: skip
 @click.option("--measure-start", is_flag=True, help="Start a reader here, and add the time until it is ready.")
 @click.option(
-    "--no-ladder", is_flag=True, help="Requests wait instead of falling to a lower rung, as with other servers."
+    "--no-fallbacks", is_flag=True, help="Requests wait instead of falling to a fallback, as with other servers."
 )
 @click.option("--policy", type=click.Choice(["hpa", "kpa", "ray"]), default="hpa", show_default=True,
               help="Kubernetes, Knative, or Ray Serve as in its issue 63279.")  # fmt: skip
@@ -67,7 +67,7 @@ _START_S = 30.0
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
 def autoscale(
     name: str | None, day: date | None, file: Path | None, peak: float | None, capacity: float | None, workers: int,
-    deadline_ms: float, slo: float, start_s: float, measure_start: bool, no_ladder: bool, policy: str,
+    deadline_ms: float, slo: float, start_s: float, measure_start: bool, no_fallbacks: bool, policy: str,
     target: float | None, least: int | None, most: int | None, fixed: int | None, plot: Path | None,
 ) -> None:  # fmt: skip
     """Compare the replicas that a policy starts and stops in a day of demand with a fixed number of them.
@@ -81,7 +81,7 @@ def autoscale(
     if measure_start:
         start_s += _measure_start_s(current)
     replica = Replica(
-        service_s, workers=workers, deadline_s=deadline_ms / 1e3, start_s=start_s, ladder=not no_ladder,
+        service_s, workers=workers, deadline_s=deadline_ms / 1e3, start_s=start_s, fallbacks=not no_fallbacks,
         gone_s=30 if policy == "ray" else 0,
     )  # fmt: skip
     found = compare_with_fixed(
@@ -162,9 +162,7 @@ def _show(made: dict[str, Any]) -> None:
     hours = made["outcomes"][0]["replica_hours"] - made["outcomes"][1]["replica_hours"]
     policy, share = made["outcomes"][1]["policy"], made["saving"]
     word = f"saves {hours:,.1f} replica-hours ({share:.1%})" if hours > 0 else f"takes {-hours:,.1f} replica-hours more"
-    click.echo(
-        f"{policy} {word}. Missed: not answered by the model in time, but by a lower rung of the ladder, or late."
-    )
+    click.echo(f"{policy} {word}. Missed: not answered by the model in time, but by a fallback, or late.")
     if not priced:
         click.echo(made["price_missing"])
 

@@ -102,9 +102,9 @@ def demand_from_log(settings: "Settings", name: str, *, day: date | None = None,
 
     chosen = day or newest_day(active_files(open_table(settings, table_of(name))))
     counts, logged = np.zeros(DAY_S // _LOG_STEP_S), 0
-    for batch in read_log(settings, name, days=[chosen] if chosen else [], columns=["arrived_at", "arm"]):
-        # Answers of the arm "shadow" were computed beside others and not sent.
-        sent = batch.filter(pc.not_equal(batch.column("arm"), "shadow"))
+    for batch in read_log(settings, name, days=[chosen] if chosen else [], columns=["arrived_at", "variant"]):
+        # Answers of the variant "shadow" were computed beside others and not sent.
+        sent = batch.filter(pc.not_equal(batch.column("variant"), "shadow"))
         seconds = sent.column("arrived_at").cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000 % DAY_S
         counts += np.bincount(seconds // _LOG_STEP_S, minlength=len(counts))
         logged += batch.num_rows

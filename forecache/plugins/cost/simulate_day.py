@@ -68,7 +68,7 @@ class Replica:
     deadline_s: float = 0.05  # time from a request's arrival in which the model has to answer
     start_s: float = 30.0  # time from the request for a replica until it takes requests: scheduling, image, pull, start
     # a request that would be late is answered by a fallback at once; else it waits, up to `give_up_s`
-    ladder: bool = True
+    fallbacks: bool = True
     give_up_s: float = 60.0
     gone_s: int = 0  # time for which a stopped replica still gets requests, which it does not answer; 0 if it drains
 
@@ -187,7 +187,7 @@ def _simulate_second(rate: float, fleet: _Fleet, replica: Replica, backlog: floa
         return _Second(0.0, 0.0, rate, 0.0, backlog)
     misrouted, lost_wait, lost_worst = _misrouted_requests(rate, fleet, replica)
     load = rate * replica.service_s / workers
-    if replica.ladder:
+    if replica.fallbacks:
         queue = queue_with_fallback(load, replica.patience)
         late = rate * (queue.late + (1 - queue.late) * misrouted)
         worst_s = lost_worst + replica.deadline_s

@@ -237,9 +237,9 @@ def measure_traffic(settings: Settings, realtime: Realtime, days: float) -> Traf
     keys: set[str] = set()
     first = last = None
     logged = microseconds = 0
-    columns = ["day", "arrived_at", "key", "arm", "total_us", "wait_us"]
+    columns = ["day", "arrived_at", "key", "variant", "total_us", "wait_us"]
     for whole in read_log(settings, realtime.name, days=wanted, columns=columns):
-        batch = whole.filter(pc.not_equal(whole.column("arm"), "shadow"))  # computed, but not sent
+        batch = whole.filter(pc.not_equal(whole.column("variant"), "shadow"))  # computed, but not sent
         if not batch.num_rows:
             continue
         logged += batch.num_rows

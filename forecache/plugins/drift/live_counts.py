@@ -265,7 +265,7 @@ class DriftWatch:
         if self._reference.has_score:
             values = np.full((len(features), self._num_features + 1), np.nan, np.float32)
             values[:, :-1] = features
-            if answered.rung == MODEL and answered.scores is not None:
+            if answered.answered_by == MODEL and answered.scores is not None:
                 values[:, -1] = answered.scores
         counts = self._reference.count(values)
         block = self._block
@@ -276,7 +276,7 @@ class DriftWatch:
 
     def _adapt(self, answered: RequestAnswer, took: int) -> None:
         times = answered.times
-        answer = times.parse + times.lookup + times.transform + times.model + times.ladder
+        answer = times.parse + times.lookup + times.transform + times.model + times.fallbacks
         weight = _WEIGHT if self._count_ns else 1.0
         self._answer_ns += weight * (answer - self._answer_ns)
         self._count_ns += weight * (took - self._count_ns)

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "log_monitoring"
-_COLUMNS = ("release", "arm", "items", "features", "scores", "score_dtype", "rung")
+_COLUMNS = ("release", "variant", "items", "features", "scores", "score_dtype", "answered_by")
 _CURRENT = ("current", "control")
-"""Arms of the current release during canary steps."""
+"""Variants of the current release during canary steps."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def monitor_log(
 
 
 def _count_day(settings: Settings, name: str, day: date) -> tuple[dict[int, _ReleaseCounts], int]:
-    """Count inputs and scores of the current arm by release; returns also the number of all answers."""
+    """Count inputs and scores of the current variant by release; returns also the number of all answers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -101,7 +101,7 @@ def _count_day(settings: Settings, name: str, day: date) -> tuple[dict[int, _Rel
     answers = 0
     for batch in read_log(settings, name, days=[day], columns=_COLUMNS):
         answers += batch.num_rows
-        is_current = pc.is_in(batch["arm"], pa.array(_CURRENT))
+        is_current = pc.is_in(batch["variant"], pa.array(_CURRENT))
         rows = batch.filter(pc.and_(is_current, batch["features"].is_valid()))
         for number in pc.unique(rows["release"]).to_pylist():
             if number not in found:
@@ -125,9 +125,9 @@ def _add_answers(counted: _ReleaseCounts, rows: "pa.RecordBatch") -> None:
     features = np.frombuffer(b"".join(rows["features"].to_pylist()), "<f4")
     features = features.reshape(-1, len(counted.release.features))
     scores = [
-        np.frombuffer(score, dtype) if rung == MODEL and score is not None else np.full(items, np.nan)
-        for score, dtype, rung, items in zip(
-            *(rows[name].to_pylist() for name in ("scores", "score_dtype", "rung", "items")), strict=True
+        np.frombuffer(score, dtype) if answered_by == MODEL and score is not None else np.full(items, np.nan)
+        for score, dtype, answered_by, items in zip(
+            *(rows[name].to_pylist() for name in ("scores", "score_dtype", "answered_by", "items")), strict=True
         )
     ]
     together = np.concatenate(scores)

@@ -42,8 +42,8 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
 
     For a pipeline, it shows the answer for KEY: store version, prediction, features, raw events, model, run and code.
     Of a live answer, it also shows the row of the stream's table, and its partition and offset in Kafka.
-    For a real-time model, it shows the logged answer to REQUEST_ID: its release, rung, times and store versions, the
-    features as the model got them, what each contributed, and what the same request would get today.
+    For a real-time model, it shows the logged answer to REQUEST_ID: its release, what answered, times and store
+    versions, the features as the model got them, what each contributed, and what the same request would get today.
     """
     from forecache.declare import FeatureView, Pipeline
 
@@ -247,14 +247,17 @@ def _answer_title(found: Mapping[str, Any]) -> str:
 def _answer_lines(found: Mapping[str, Any]) -> list[str]:
     times = ", ".join(f"{name} {us / 1e3:g}" for name, us in found["times_us"].items() if us and name != "total")
     total, late = found["times_us"]["total"] / 1e3, ", late" if found["late"] else ""
+    reason = found["fallback_reason"]
+    unasked = f", as the model did not answer: {reason}" if reason else ""
     lines = [
-        f"answered {found['arrived_at'][:19]}Z by release {found['release']}, {_model(found)}, arm {found['arm']}",
-        f"rung {found['rung']}{', as the model did not answer: ' + found['why'] if found['why'] else ''}",
+        f"answered {found['arrived_at'][:19]}Z by release {found['release']}, {_model(found)}, "
+        f"variant {found['variant']}",
+        f"answered by {found['answered_by']}{unasked}",
         f"took {total:g} ms of {found['deadline_ms']:g}{late} ({times}), at {found['replica']}",
     ]
-    lines += [f"flag: {flag}" for flag in found["flags"] or ()]
+    lines += [f"flag: {flag}" for flag in found["warnings"] or ()]
     lines += [
-        f"also logged: arm {each['arm']}, release {each['release']}, {format_cell(each['arrived_at'])}"
+        f"also logged: variant {each['variant']}, release {each['release']}, {format_cell(each['arrived_at'])}"
         for each in found["also_logged"]
     ]
     return lines
@@ -276,13 +279,15 @@ def _today_lines(found: Mapping[str, Any]) -> list[str]:
     now = found["today"]
     if "missing" in now:
         return [f"not available: {now['missing']}"]
-    why = f", as the model does not answer: {now['problem'] or now['why']}" if now["why"] else ""
+    why = (
+        f", as the model does not answer: {now['problem'] or now['fallback_reason']}" if now["fallback_reason"] else ""
+    )
     then = found["explained"]["score"]
     lines = [
-        f"release {now['release']}, {_model(now)}, rung {now['rung']}{why}",
+        f"release {now['release']}, {_model(now)}, answered_by {now['answered_by']}{why}",
         f"score {_format_figure(now['score'])}, then {_format_figure(then)}",
     ]
-    return lines + [f"flag: {flag}" for flag in now["flags"]] + _store_lines(now["stores"])
+    return lines + [f"flag: {flag}" for flag in now["warnings"]] + _store_lines(now["stores"])
 
 
 def _show_candidates(candidates: Sequence[Mapping[str, Any]], most: int) -> None:
@@ -291,13 +296,13 @@ def _show_candidates(candidates: Sequence[Mapping[str, Any]], most: int) -> None
             each["position"],
             str(each["item"]),
             _format_figure(each["score"]),
-            each["rung"],
+            each["answered_by"],
             each["position_today"],
             _format_figure(each["score_today"]),
         )
         for each in candidates[:most]
     ]
-    columns = ("position", "item", "score", "rung", "today", "score today")
+    columns = ("position", "item", "score", "answered_by", "today", "score today")
     show_table(columns, rows, title="Candidates", right=("position", "score", "today", "score today"))
     if len(candidates) > most:
         click.echo(f"and {len(candidates) - most:,} more (--most, --json)\n")

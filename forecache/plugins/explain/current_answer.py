@@ -10,7 +10,7 @@ import numpy as np
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from forecache.declare.realtime.lookups import DotProduct, LastNight, Rung
+from forecache.declare.realtime.lookups import DeclaredFallback, DotProduct, Precomputed
 from forecache.kit.http.problems import Problem
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
@@ -41,7 +41,7 @@ _LONG_NS = 3600 * 10**9
 @dataclass(frozen=True)
 class CurrentAnswer:
     release: Release
-    rung: str  # the last fallback that a candidate comes from
+    answered_by: str  # the last fallback that a candidate comes from
     why: str  # code for why the model did not answer; "" if it did
     problem: str  # the same in a sentence
     flags: tuple[str, ...]
@@ -77,8 +77,8 @@ def compute_current_answer(settings: Settings, name: str, body: bytes) -> Curren
             return f"Release {number} would refuse the request: {problem.detail}"
         except (ForecacheError, KeyError, TypeError, ValueError) as error:
             return f"Release {number} cannot read the request: {error}"
-        problem_text = path.problem or " ".join(missing) if answered.why else ""
-        if answered.why == "contract":
+        problem_text = path.problem or " ".join(missing) if answered.fallback_reason else ""
+        if answered.fallback_reason == "contract":
             problem_text = _contract_problem(served.lookups, parsed)
         return _make_current_answer(loaded.release, parsed, answered, problem_text)
 
@@ -98,20 +98,21 @@ def _make_current_answer(
 ) -> CurrentAnswer:
     features = cast("np.ndarray | None", answered.features)  # bytes only come from another process
     order = np.arange(parsed.length) if answered.order is None else answered.order
-    rung = answered.rung or lowest_fallback(answered.rungs)
+    answered_by = answered.answered_by or lowest_fallback(answered.item_answered_by)
     stores = [
         {"name": name, "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s}
         for name, each in answered.used.items()
     ]
     return CurrentAnswer(
-        release, rung, answered.why, problem, tuple(answered.flags), features, answered.scores, order, stores
+        release, answered_by, answered.fallback_reason, problem, tuple(answered.warnings), features,
+        answered.scores, order, stores,
     )  # fmt: skip
 
 
 def _open_stores(settings: Settings, release: Release, stack: ExitStack) -> tuple[dict[str, VersionAnswers], list[str]]:
     """Open the served versions of the stores that a release reads; returns a sentence for each store without one."""
     found, missing = {}, []
-    for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.ladder)]):
+    for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.fallbacks)]):
         try:
             snapshot = open_fetched_store(settings, name).snapshot()
         except ForecacheError as error:
@@ -122,12 +123,12 @@ def _open_stores(settings: Settings, release: Release, stack: ExitStack) -> tupl
     return found, missing
 
 
-def _stores_of(ladder: tuple[Rung, ...]) -> Iterator[str]:
-    for rung in ladder:
-        if isinstance(rung, DotProduct):
-            yield from (rung.user.store, rung.item.store)
-        elif isinstance(rung, LastNight):
-            yield rung.of.store
+def _stores_of(fallbacks: tuple[DeclaredFallback, ...]) -> Iterator[str]:
+    for answered_by in fallbacks:
+        if isinstance(answered_by, DotProduct):
+            yield from (answered_by.user.store, answered_by.item.store)
+        elif isinstance(answered_by, Precomputed):
+            yield answered_by.of.store
 
 
 @dataclass

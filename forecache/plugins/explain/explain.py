@@ -42,7 +42,7 @@ def find_answers(settings: Settings, name: str, request_id: str, day: date | Non
             f"yet (`forecache log spool` says what waits), it was lost, it was removed after `keep_days`, or {name} "
             f"never answered it. `forecache log show {name}` lists the newest answers with their ids.",
         )
-    return sorted(rows, key=lambda row: (row["arm"] != "shadow", row["arrived_at"]), reverse=True)
+    return sorted(rows, key=lambda row: (row["variant"] != "shadow", row["arrived_at"]), reverse=True)
 
 
 def candidate_labels(record: dict[str, Any], release: Release | None) -> list[Any] | None:
@@ -101,7 +101,8 @@ def _read_same_release(settings: Settings, name: str, record: dict[str, Any]) ->
 
 
 _AS_LOGGED = (
-    "request_id", "key", "release", "model_version", "arm", "rung", "why", "flags", "late", "deadline_ms", "replica",
+    "request_id", "key", "release", "model_version", "variant", "answered_by",
+    "fallback_reason", "warnings", "late", "deadline_ms", "replica",
 )  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def explain_answer(
         "times_us": {column.removesuffix("_us"): record[column] for column in TIMES},
         "stores": record["stores"],
         "request": _parse_json(record["request"]),
-        "also_logged": [{column: each[column] for column in ("arm", "release", "arrived_at")} for each in others],
+        "also_logged": [{column: each[column] for column in ("variant", "release", "arrived_at")} for each in others],
         "candidates": None if labels is None else _candidates(record, labels, order, scores, now),
     }
     contributions = _contributions(settings, name, record, features, place, gone)
@@ -176,7 +177,9 @@ def _candidates(
                 "position": position,
                 "item": labels[place],
                 "score": None if scores is None else _number(scores[place]),
-                "rung": record["rung"] if record["rungs"] is None else record["rungs"][place],
+                "answered_by": record["answered_by"]
+                if record["item_answered_by"] is None
+                else record["item_answered_by"][place],
                 "position_today": positions.get(place) if same else None,
                 "score_today": _current_score(now, place) if same else None,
             }
@@ -261,10 +264,10 @@ def _current_answer_json(now: CurrentAnswer | str, place: int) -> dict[str, Any]
         "release": now.release.number,
         "model_version": now.release.model.version,
         "model_runtime": now.release.model.runtime,
-        "rung": now.rung,
-        "why": now.why,
+        "answered_by": now.answered_by,
+        "fallback_reason": now.why,
         "problem": now.problem,
-        "flags": list(now.flags),
+        "warnings": list(now.flags),
         "score": _current_score(now, place),
         "stores": now.stores,
     }

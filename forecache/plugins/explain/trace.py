@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 _OF_KAFKA = ("kafka_partition", "kafka_offset", "kafka_at", "received_at", "event_day", "late")
-_OF_MODEL = ("model_version", "release", "base")
+_OF_MODEL = ("model_version", "release", "feature_version")
 
 
 def trace_stream(current: Settings, name: str, key: str) -> dict[str, Any]:
@@ -61,7 +61,9 @@ def live_link(
     link: dict[str, Any] = {"stream": declared.stream, "table": declared.table}
     link |= {name: answer[name] for name in ("position", "event_time", "verified_through")}
     if link["event_time"] is None:
-        return link | {"missing": f"no event has come since {answer['base']}, which is merged as of {answer['as_of']}"}
+        return link | {
+            "missing": f"no event has come since {answer['feature_version']}, which is merged as of {answer['as_of']}"
+        }
     if link["position"] is None:
         return link | {"missing": "the row is pending: the commit that will hold it has not been made yet"}
     rows = _read_rows(

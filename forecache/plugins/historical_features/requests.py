@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 
-SHOWN, SCORE, RUNG, RELEASE, ARM = "shown", "score", "rung", "release", "arm"
+SHOWN, SCORE, ANSWERED_BY, RELEASE, VARIANT = "shown", "score", "answered_by", "release", "variant"
 _READ = (
-    REQUEST_ID, "arrived_at", "request", "items", RELEASE, ARM, "scores", "score_dtype", RUNG, "rungs", "ranking",
-    "why",
+    REQUEST_ID, "arrived_at", "request", "items", RELEASE, VARIANT, "scores", "score_dtype", ANSWERED_BY,
+    "item_answered_by", "ranking",
+    "fallback_reason",
 )  # fmt: skip
 _SEEN_BY_NOBODY = "shadow"
 _UNCHECKED = ("default", "order_given")
-"""Fallbacks (rungs) that answer without checking more of a request than the names of its candidates."""
+"""Fallbacks that answer without checking more of a request than the names of its candidates."""
 
 
 def logged_answer_rows(
@@ -51,11 +52,11 @@ def logged_answer_rows(
 
     _require_log(settings, realtime)
     log = read_table(spark, settings, _log_table(realtime))
-    rows = log.where(F.col("day").between(first, last) & (F.col(ARM) != _SEEN_BY_NOBODY))
+    rows = log.where(F.col("day").between(first, last) & (F.col(VARIANT) != _SEEN_BY_NOBODY))
     newest = Window.partitionBy(REQUEST_ID).orderBy(F.col("arrived_at").desc(), F.col(RELEASE).desc())
     once = rows.withColumn("forecache_newest", F.row_number().over(newest)).where("forecache_newest = 1")
     fields = ", ".join(f"`{field.name}` {field.type}" for field in realtime.all_fields)
-    how = f"{SHOWN} int, {SCORE} double, {RUNG} string, {RELEASE} bigint, {ARM} string"
+    how = f"{SHOWN} int, {SCORE} double, {ANSWERED_BY} string, {RELEASE} bigint, {VARIANT} string"
     called: Any = AnswerExpander(realtime.name, realtime.request, realtime.candidates, RowsBuilder(realtime))
     return once.select(*_READ).mapInArrow(
         called, f"{REQUEST_ID} string, {EVENT_TIMESTAMP} timestamp, {POSITION} int, {fields}, {how}"
@@ -113,7 +114,7 @@ class AnswerExpander:
             if columns.length != record["items"]:
                 raise InputError(f"It had {record['items']} rows, and {columns.length} by today's declaration.")
         except (InputError, KeyError, ValueError, AttributeError) as error:
-            if record["why"] and not record["rungs"] and record[RUNG] in _UNCHECKED:
+            if record["fallback_reason"] and not record["item_answered_by"] and record[ANSWERED_BY] in _UNCHECKED:
                 return None
             raise ValueError(
                 f"{REFUSED} The logged request {record[REQUEST_ID]!r} of {self.name!r}, which release "
@@ -133,11 +134,21 @@ class AnswerExpander:
             *(_to_array(field, column) for field, column in zip(fields, values, strict=True)),
             pa.array(shown),
             pa.nulls(length, pa.float64()) if scores is None else pa.array(scores.astype(np.float64), from_pandas=True),
-            pa.array(record["rungs"] or [record[RUNG]] * length, pa.string()),
+            pa.array(record["item_answered_by"] or [record[ANSWERED_BY]] * length, pa.string()),
             pa.array([record[RELEASE]] * length, pa.int64()),
-            pa.array([record[ARM]] * length, pa.string()),
+            pa.array([record[VARIANT]] * length, pa.string()),
         ]
-        names = [REQUEST_ID, EVENT_TIMESTAMP, POSITION, *(f.name for f in fields), SHOWN, SCORE, RUNG, RELEASE, ARM]
+        names = [
+            REQUEST_ID,
+            EVENT_TIMESTAMP,
+            POSITION,
+            *(f.name for f in fields),
+            SHOWN,
+            SCORE,
+            ANSWERED_BY,
+            RELEASE,
+            VARIANT,
+        ]
         return pa.RecordBatch.from_arrays(arrays, names=names)
 
 

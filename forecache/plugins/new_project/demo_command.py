@@ -49,7 +49,7 @@ def ask_recorded_request(settings: Settings, reader: ReaderProcess, realtime: Re
         return []
     answer = reader.post_request(realtime.name, recorded[0])
     for _ in range(_TIMES):
-        if answer["rung"] == "model":
+        if answer["answered_by"] == "model":
             break
         answer = reader.post_request(realtime.name, recorded[0])
     return [{"name": realtime.name, "request": json.loads(recorded[0]), "answer": answer}]
@@ -60,7 +60,7 @@ def show_request_and_answer(each: dict[str, Any]) -> None:
     name, answer = each["name"], each["answer"]
     request = {key: value for key, value in each["request"].items() if not isinstance(value, list)}
     took = f"{answer['timings_ms']['total']:g} ms of {answer['deadline_ms']:g}"
-    click.echo(f"POST /v1/{name} {json.dumps(request)}: answered by {answer['rung']} in {took}")
+    click.echo(f"POST /v1/{name} {json.dumps(request)}: answered by {answer['answered_by']} in {took}")
     if "value" in answer:
         click.echo(f"  {json.dumps(answer['value'])}\n")
         return

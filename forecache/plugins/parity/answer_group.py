@@ -96,7 +96,7 @@ class AnswerGroup:
         try:
             each.parsed = self._replayed.parse(row["request"])
         except Problem:
-            if row["features"] is None and not self._replayed.rungs[-1].needs_request and row["why"]:
+            if row["features"] is None and not self._replayed.fallbacks[-1].needs_request and row["fallback_reason"]:
                 return True  # the last fallback answers without reading more than the names of the candidates
             self._count_difference(each, each.difference("request", logged="answered", offline=_REFUSED))
             return False
@@ -235,9 +235,9 @@ class AnswerGroup:
         return each.difference("feature", self._release.features[column], row, was, now)
 
     def _compare_answer(self, each: LoggedAnswer, scores: np.ndarray | None) -> None:
-        """Compare scores, fallback (rung) and order, and count the answer."""
+        """Compare scores, fallback and order, and count the answer."""
         row = each.row
-        if scores is not None and row["rung"] == MODEL and not np.isnan(scores).any():
+        if scores is not None and row["answered_by"] == MODEL and not np.isnan(scores).any():
             difference = self._compare_scores(each, scores)
         else:
             outcome = compare_fallbacks(
@@ -255,7 +255,7 @@ class AnswerGroup:
     def _compare_scores(self, each: LoggedAnswer, scores: np.ndarray | None) -> AnswerDifference | None:
         """Add the scores to the figures if all are the model's; returns the first difference."""
         row = each.row
-        if scores is None or row["rung"] != MODEL:
+        if scores is None or row["answered_by"] != MODEL:
             return None
         difference = each.score_difference(scores)
         if difference is None:

@@ -66,7 +66,7 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 EQUAL,
                 asset=name,
-                description="Features, scores, rungs and order of every answer that can be computed again, and the "
+                description="Features, scores, fallbacks and order of every answer that can be computed again, and the "
                 "content of every version that they name.",
             )
         ],

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1024
 COLUMNS = (
     "request_id", "arrived_at", "request", "items", "release", "model_version", "features", "scores", "score_dtype",
-    "rung", "rungs", "ranking", "why", "stores", "live",
+    "answered_by", "item_answered_by", "ranking", "fallback_reason", "stores", "live",
 )  # fmt: skip
 _HASHES = 2**64
 

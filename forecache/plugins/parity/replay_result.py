@@ -120,7 +120,7 @@ class AnswerDifference:
     arrived_us: int  # microseconds of Unix time
     request_id: str
     release: int
-    kind: str  # "feature", "score", "rung", "order", "items", or the part that failed: "request", "transform", "model"
+    kind: str  # "feature", "score", "answered_by", "order", "items"; what failed: "request", "transform", "model"
     name: str = ""  # name of the feature; "" for other kinds
     place: int = 0  # place of the candidate in the request
     logged: str = ""  # numbers as their bits in hex and in decimal

@@ -1,7 +1,7 @@
 """Computes logged answers of a release again as it answered them: look-ups, features, scores and fallbacks.
 
 Look-ups are repeated at the versions that were read, with their ages then. The time that an answer had is not known, so
-any fallback may have been the first: scores, rungs and order have to match those of one possible start.
+any fallback may have been the first: scores, fallbacks and order have to match those of one possible start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,12 +57,12 @@ class LoggedAnswer:
 
 
 class ReplayedRelease:
-    """A release that computes its logged answers again. `rungs`: its fallbacks, in order."""
+    """A release that computes its logged answers again. `fallbacks`: its fallbacks, in order."""
 
     def __init__(self, loaded: LoadedRelease) -> None:
         self.loaded = loaded
         self.parser = RequestParser(loaded.release)
-        self.rungs = open_fallbacks(loaded.release.ladder)
+        self.fallbacks = open_fallbacks(loaded.release.fallbacks)
 
     def parse(self, body: bytes) -> ParsedRequest:
         return parse_logged(self.parser, self.loaded.release, body)
@@ -84,7 +84,7 @@ class ReplayedRelease:
                 and features.tobytes() != loaded.features_of(loaded.builder.build_rows(columns, views, known)).tobytes()
             ):
                 return None, None, each.difference("transform", logged="features", offline="others at each call")
-            if each.row["why"]:
+            if each.row["fallback_reason"]:
                 return features, None, None
             part = "model"
             scores = loaded.scores_of(features)
@@ -112,66 +112,72 @@ def compare_fallbacks(
     if not row["items"] or (each.parsed is not None and not each.parsed.length):
         return None if row["scores"] is None else each.difference("score", logged="scores", offline="no candidates")
     if each.parsed is None:
-        return _compare_unread(each, replayed.rungs[-1])
-    if None in answers.values() and row["rung"] != replayed.rungs[-1].name:
+        return _compare_unread(each, replayed.fallbacks[-1])
+    if None in answers.values() and row["answered_by"] != replayed.fallbacks[-1].name:
         return "version"
     there = {name: of for name, of in answers.items() if of is not None}
     now = each.arrived_us / 1e6
     for of in there.values():
         of.refresh(now)
     ways = [
-        _answer_with(each.parsed, replayed.rungs[first:], there, now, scores)
-        for first in range(1 if scores is not None else len(replayed.rungs))  # behind the model's scores, all rungs
+        _answer_with(each.parsed, replayed.fallbacks[first:], there, now, scores)
+        for first in range(
+            1 if scores is not None else len(replayed.fallbacks)
+        )  # behind the model's scores, all item_answered_by
     ]
     found = [_find_difference(each, way) for way in ways if way is not None]
     if None in found:
         return None
-    return found[0] if found else each.difference("rung", logged=row["rung"], offline="no answer")
+    return found[0] if found else each.difference("answered_by", logged=row["answered_by"], offline="no answer")
 
 
 def _answer_with(
     request: ParsedRequest,
-    rungs: Sequence[Fallback],
+    item_answered_by: Sequence[Fallback],
     there: Mapping[str, VersionAnswers],
     now: float,
     scores: np.ndarray | None,
 ) -> RequestAnswer | None:
     try:
-        return fallback_answer(request, rungs, there, now, scores=scores)
+        return fallback_answer(request, item_answered_by, there, now, scores=scores)
     except Problem:
         return None
 
 
-def _compare_unread(each: LoggedAnswer, rung: Fallback) -> AnswerDifference | str | None:
+def _compare_unread(each: LoggedAnswer, answered_by: Fallback) -> AnswerDifference | str | None:
     """Compare the answer to a request of which only the names of the candidates were read."""
     row = each.row
-    if row["rung"] != rung.name:
+    if row["answered_by"] != answered_by.name:
         return "unread"
-    wanted = rung.scores(ParsedRequest(row["items"], {}, (), b""), {}, 0.0, {})
+    wanted = answered_by.scores(ParsedRequest(row["items"], {}, (), b""), {}, 0.0, {})
     content = None if wanted is None else wanted.tobytes()
-    return None if content == row["scores"] else each.difference("score", logged="others", offline="the last rung's")
+    return (
+        None if content == row["scores"] else each.difference("score", logged="others", offline="the last fallback's")
+    )
 
 
 def _find_difference(each: LoggedAnswer, answered: RequestAnswer) -> AnswerDifference | None:
     row = each.row
-    rungs = list(answered.rungs) or None
-    rung = answered.rung or lowest_fallback(answered.rungs)
-    if (rung, rungs) != (row["rung"], row["rungs"]):
+    item_answered_by = list(answered.item_answered_by) or None
+    answered_by = answered.answered_by or lowest_fallback(answered.item_answered_by)
+    if (answered_by, item_answered_by) != (row["answered_by"], row["item_answered_by"]):
         return each.difference(
-            "rung", logged=_format_fallbacks(row["rung"], row["rungs"]), offline=_format_fallbacks(rung, rungs)
+            "answered_by",
+            logged=_format_fallbacks(row["answered_by"], row["item_answered_by"]),
+            offline=_format_fallbacks(answered_by, item_answered_by),
         )
     scores = answered.scores
     if (scores is None) != (row["scores"] is None):
         return each.difference("score", logged=_format_presence(row["scores"]), offline=_format_presence(scores))
     if scores is not None and (found := each.score_difference(scores)) is not None:
         return found
-    if rungs is not None and answered.order is not None and answered.order.tolist() != row["ranking"]:
+    if item_answered_by is not None and answered.order is not None and answered.order.tolist() != row["ranking"]:
         return each.difference("order", logged=str(row["ranking"]), offline=str(answered.order.tolist()))
     return None
 
 
-def _format_fallbacks(rung: str, rungs: Sequence[str] | None) -> str:
-    return rung if rungs is None else ", ".join(rungs)
+def _format_fallbacks(answered_by: str, item_answered_by: Sequence[str] | None) -> str:
+    return answered_by if item_answered_by is None else ", ".join(item_answered_by)
 
 
 def _format_presence(value: Any) -> str:

@@ -76,8 +76,8 @@ class BentoModel:
         else:
             item, order = release.candidates.item.name, (-scores).argsort(kind="stable").tolist()
             answer["items"] = [{item: parsed.items[place], release.output: values[place]} for place in order]
-        if found.flags:
-            answer["flags"] = list(found.flags)
+        if found.warnings:
+            answer["warnings"] = list(found.warnings)
         stores = {
             name: {
                 "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s, "stale": each.stale

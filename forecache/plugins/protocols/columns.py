@@ -18,7 +18,7 @@ from forecache.realtime.request.request_answer import lowest_fallback
 from forecache.realtime.request.request_parser import refuse_unknown_field
 
 Column = Sequence[Any] | np.ndarray
-_STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "ladder")}
+_STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "fallbacks")}
 
 
 def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[ModelRequest]:
@@ -87,19 +87,19 @@ class AnswerColumns:
 
     scores: np.ndarray  # float64 [n]; NaN for none, as from the order given
     ranks: np.ndarray  # int64 [n], the rank of each row in its request, from 0
-    rungs: Sequence[str]  # the source of each score: "model" or a fallback
+    answered_by: Sequence[str]  # the source of each score: "model" or a fallback
 
 
 def answer_columns(exchange: Exchange) -> AnswerColumns:
-    scores, ranks, rungs = [np.empty(0)], [np.empty(0, np.int64)], list[str]()
+    scores, ranks, answered_by = [np.empty(0)], [np.empty(0, np.int64)], list[str]()
     for (_, request), answered in zip(exchange.parsed, exchange.answers, strict=True):
         length, places = request.length, np.arange(request.length)
         scores.append(np.full(length, np.nan) if answered.scores is None else answered.scores)
         if answered.order is not None:
             places[answered.order] = np.arange(length)
         ranks.append(places)
-        rungs += [answered.rung] * length if answered.rung else answered.rungs
-    return AnswerColumns(np.concatenate(scores), np.concatenate(ranks), rungs)
+        answered_by += [answered.answered_by] * length if answered.answered_by else answered.item_answered_by
+    return AnswerColumns(np.concatenate(scores), np.concatenate(ranks), answered_by)
 
 
 def provenance_of(exchange: Exchange, columns: AnswerColumns) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def provenance_of(exchange: Exchange, columns: AnswerColumns) -> dict[str, Any]:
     served, clock, now, answers = exchange.served, exchange.clock, perf_counter_ns(), exchange.answers
     release = exchange.parsed[0][0].loaded.release if exchange.parsed else served.loaded.release
     told: dict[str, Any] = {
-        "rung": lowest_fallback(columns.rungs) if columns.rungs else "",
+        "answered_by": lowest_fallback(columns.answered_by) if columns.answered_by else "",
         "release": release.number,
         "model": f"{release.model.name}/{release.model.version}",
         "model_runtime": release.model.runtime,
@@ -115,16 +115,16 @@ def provenance_of(exchange: Exchange, columns: AnswerColumns) -> dict[str, Any]:
         **_timings(exchange, now - clock.arrived),
     }
     if served.split is not None and answers:
-        told["arm"] = " ".join(dict.fromkeys(by.arm for by, _ in exchange.parsed))
+        told["variant"] = " ".join(dict.fromkeys(by.variant for by, _ in exchange.parsed))
     if clock.is_late(now):
         told["late"] = True
     if served.log is not None:
         told["request_id"] = " ".join(each.request_id for each in answers)
     for each in answers:
-        if each.why:
-            told["why"] = each.why
-        if each.flags:
-            told["flags"] = " ".join(each.flags)
+        if each.fallback_reason:
+            told["fallback_reason"] = each.fallback_reason
+        if each.warnings:
+            told["warnings"] = " ".join(each.warnings)
         for name, store in each.used.items():
             members = {"version": store.manifest.version, "as_of": store.manifest.as_of}
             members |= {"age_s": store.age_s, "stale": store.stale}

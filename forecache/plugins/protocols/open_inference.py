@@ -38,7 +38,7 @@ from forecache.serve.reader.http.extension import Handler
 from forecache.serve.reader.http.messages import NO_STORE, Reply, check_encoding, check_method
 
 PLATFORM = "forecache"
-RUNG, RANK = "rung", "rank"
+ANSWERED_BY, RANK = "answered_by", "rank"
 _DATATYPE: Mapping[FieldType, str] = {
     "bigint": "INT64", "double": "FP64", "boolean": "BOOL", "string": BYTES, "timestamp": BYTES, "date": BYTES
 }  # fmt: skip
@@ -176,5 +176,5 @@ def _outputs(release: Release, columns: AnswerColumns) -> dict[str, Tensor]:
     found = [Tensor(release.output, "FP64", columns.scores)]
     if release.candidates is not None:
         found.append(Tensor(RANK, "INT64", columns.ranks))
-    found.append(Tensor(RUNG, BYTES, columns.rungs))
+    found.append(Tensor(ANSWERED_BY, BYTES, columns.answered_by))
     return {each.name: each for each in found}

@@ -137,7 +137,7 @@ class {_class_name(release.name)}:
 def bento(name: str, folder: Path | None, number: int | None) -> None:
     """Write a BentoML service for a release of a real-time model into FOLDER (default: bento_NAME).
 
-    The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder, and it
+    The service has the same model, transform and feature look-ups. It has no deadline and no fallbacks, and it
     reads stores in the folder FORECACHE_STORE only, none in Redis or in an object store.
     """
 

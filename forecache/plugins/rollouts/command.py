@@ -120,7 +120,9 @@ def show_rollout(state: "RolloutState") -> None:
         for step in state.steps
     ]  # fmt: skip
     show_table(
-        ("step", "share", "since", "current", "other arm", "verdict", "why"), rows, right=("current", "other arm")
+        ("step", "share", "since", "current", "other variant", "verdict", "why"),
+        rows,
+        right=("current", "other variant"),
     )
     judged = next((step for step in reversed(state.steps) if step.compared), None)
     if judged is None:
@@ -134,7 +136,7 @@ def show_rollout(state: "RolloutState") -> None:
         )
         for each in judged.compared
     ]  # fmt: skip
-    show_table(("guard", "other arm", "current", "worse by", "tolerated", ""), compared)
+    show_table(("guard", "other variant", "current", "worse by", "tolerated", ""), compared)
     figures = [(name, _format_figure(name, value)) for name, value in judged.shown.items()]
     show_table(("figure", "value"), figures, right=("value",))
 

@@ -52,7 +52,7 @@ class ScorePairs:
         """Add the wanted rows that have scores of their model."""
         scores = rows.model_scores
         for place in np.flatnonzero(wanted).tolist():
-            found = self._found[int(rows.arm[place])]
+            found = self._found[int(rows.variant[place])]
             request_id = str(rows.request_id[place])
             if request_id in found:
                 found[request_id] = None
@@ -163,9 +163,9 @@ def _add_rows(seen: StepCounts, rows: StepRows, state: RolloutState, pairs: Scor
     good = rows.counts & (rows.at > seen.after)
     values, there = rows.guard_values(state), good & ~rows.loading
     times = seen.times.copy()
-    for arm in (0, 1):
-        of_arm = there & rows.alike & (rows.arm == arm)
-        times[arm] += (of_arm.sum(), rows.total_us[of_arm].sum(), rows.model_us[of_arm].sum())
+    for variant in (0, 1):
+        of_variant = there & rows.alike & (rows.variant == variant)
+        times[variant] += (of_variant.sum(), rows.total_us[of_variant].sum(), rows.model_us[of_variant].sum())
     more: dict[str, Any] = {"times": times, "whys": _count_reasons(seen, rows, there & rows.alike & ~rows.by_model)}
     if state.stage == "aa" and len(seen.kept_us) < KEPT:
         more["kept_us"] = np.concatenate([seen.kept_us, rows.total_us[good]])[:KEPT]
@@ -173,9 +173,9 @@ def _add_rows(seen: StepCounts, rows: StepRows, state: RolloutState, pairs: Scor
     if state.stage == "shadow":
         pairs.add(rows, there)
     if state.stage == "canary" and state.plan.get("outcome") is not None:
-        waiting = PendingOutcomes(rows.request_id[there], rows.bucket[there], rows.arm[there], rows.at[there])
+        waiting = PendingOutcomes(rows.request_id[there], rows.bucket[there], rows.variant[there], rows.at[there])
         more["waiting"] = seen.waiting.concatenate(waiting)
-    return replace(seen, **more).add_requests(rows.bucket[good], rows.arm[good], values[good])
+    return replace(seen, **more).add_requests(rows.bucket[good], rows.variant[good], values[good])
 
 
 def _add_order(seen: StepCounts, pairs: ScorePairs, state: RolloutState) -> StepCounts:
@@ -189,15 +189,15 @@ def _add_order(seen: StepCounts, pairs: ScorePairs, state: RolloutState) -> Step
         values.append(disorder(current, candidate, state.edges))
     found = np.full((2 * len(values), len(GUARDS)), np.nan)
     found[:, GUARD["order"]] = [*(0.0 * np.array(values)), *values]  # the current release is in its own order
-    arm = np.repeat([0, 1], len(values))
-    return replace(seen, agree=agree).add_requests(np.tile(np.array(buckets, np.uint64), 2), arm, found)
+    variant = np.repeat([0, 1], len(values))
+    return replace(seen, agree=agree).add_requests(np.tile(np.array(buckets, np.uint64), 2), variant, found)
 
 
 def _count_reasons(seen: StepCounts, rows: StepRows, without: np.ndarray) -> dict[str, list[int]]:
-    """Numbers of requests without an answer of the model, by reason and arm."""
+    """Numbers of requests without an answer of the model, by reason and variant."""
     found = {why: list(counts) for why, counts in seen.whys.items()}
     for place in np.flatnonzero(without).tolist():
-        found.setdefault(rows.why[place] or "other", [0, 0])[int(rows.arm[place])] += 1
+        found.setdefault(rows.why[place] or "other", [0, 0])[int(rows.variant[place])] += 1
     return found
 
 
@@ -215,7 +215,7 @@ def _add_outcomes(settings: Settings, seen: StepCounts, outcome: Outcome, now: d
         logger.error("The outcomes in %s cannot be read: %s", outcome.table, error, exc_info=trace)
         # The cause may have content that no status page should show.
         return replace(seen, fault="The outcomes cannot be read; the log of the controller says why.")
-    return replace(seen, waiting=seen.waiting.select(~due), fault="").add_requests(ripe.bucket, ripe.arm, values)
+    return replace(seen, waiting=seen.waiting.select(~due), fault="").add_requests(ripe.bucket, ripe.variant, values)
 
 
 def _read_new_batches(

@@ -1,8 +1,8 @@
-"""Sequential tests of the difference of two arms: their bounds hold however often the requests are looked at.
+"""Sequential tests of the difference of two variants: their bounds hold however often the requests are looked at.
 
-The unit is the key: it is assigned to an arm, and requests of one key depend on each other. So the variance of an arm's
-mean is that over keys, of a ratio of sums (Cochran, "Sampling Techniques", 1977, section 6.4; Deng, Knoblich and Lu,
-"Applying the Delta Method in Metric Analytics", KDD 2018).
+The unit is the key: it is assigned to a variant, and requests of one key depend on each other. So the variance of a
+variant's mean is that over keys, of a ratio of sums (Cochran, "Sampling Techniques", 1977, section 6.4; Deng, Knoblich
+and Lu, "Applying the Delta Method in Metric Analytics", KDD 2018).
 
 A bound holds at all looks together: it is the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy
 and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024 (first of
@@ -11,8 +11,8 @@ observations. If requests of a key agree more than those of different keys, the 
 more, and by Slepian's inequality (1962) the bound is crossed more rarely, not more often.
 
 The mean is one over many keys only if no key has most of the requests: a machine that sends a third of them is one key,
-and its peculiarity would be taken for a difference of the releases. So a key counts for a limited share of its arm, by
-the same number of requests in both.
+and its peculiarity would be taken for a difference of the releases. So a key counts for a limited share of its variant,
+by the same number of requests in both.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,10 +26,10 @@ from forecache.plugins.rollouts.step_counts import GUARD, StepCounts
 from forecache.realtime.release.rollout_state import GuardResult, RolloutState, Stage
 
 LEAST_KEYS = 30
-"""Least number of keys of each arm before it is judged: the bounds are asymptotic."""
+"""Least number of keys of each variant before it is judged: the bounds are asymptotic."""
 
 _MOST_OF_A_KEY = 1 / LEAST_KEYS
-"""Largest share of the requests of its arm that a key counts for."""
+"""Largest share of the requests of its variant that a key counts for."""
 
 _SIZES = (1.0, 4.0, 16.0)
 """Sizes of harm, in multiples of the smallest that matters, with a bound each: large ones need far fewer requests."""
@@ -40,7 +40,7 @@ Floats = Any
 
 @dataclass(frozen=True)
 class KeySums:
-    """Sums over the keys of an arm, of their numbers of requests n and sums of values x.
+    """Sums over the keys of a variant, of their numbers of requests n and sums of values x.
 
     Each may be an array, of many rollouts at once.
     """
@@ -74,18 +74,18 @@ def sums_of(n: np.ndarray, x: np.ndarray) -> KeySums:
     return KeySums((n > 0).sum(-1), n.sum(-1), x.sum(-1), (n * n).sum(-1), (n * x).sum(-1), (x * x).sum(-1))
 
 
-def max_requests_of_a_key(*arms: np.ndarray) -> np.ndarray:
-    """The most requests of a key that count, in all arms alike, so that no key has more than a 30th of its arm.
+def max_requests_of_a_key(*variants: np.ndarray) -> np.ndarray:
+    """The most requests of a key that count, in all variants alike, so that no key has more than a 30th of its variant.
 
-    Different numbers in the arms would weigh heavy keys differently, which would be a difference by itself.
+    Different numbers in the variants would weigh heavy keys differently, which would be a difference by itself.
 
     Returns:
-        [...]; infinity if an arm has fewer than `LEAST_KEYS` keys, which is not judged.
+        [...]; infinity if a variant has fewer than `LEAST_KEYS` keys, which is not judged.
     """
-    return np.minimum.reduce([_max_requests_in_arm(np.asarray(n, np.float64)) for n in arms])
+    return np.minimum.reduce([_max_requests_in_variant(np.asarray(n, np.float64)) for n in variants])
 
 
-def _max_requests_in_arm(n: np.ndarray) -> np.ndarray:
+def _max_requests_in_variant(n: np.ndarray) -> np.ndarray:
     if n.shape[-1] < LEAST_KEYS:
         return np.full(n.shape[:-1], np.inf)
     top = np.sort(n)[..., : -LEAST_KEYS - 1 : -1]
@@ -128,14 +128,14 @@ class MeanDifference:
 
 
 def unpaired_difference(candidate: KeySums, current: KeySums, *, span: float = 1.0) -> MeanDifference:
-    """The difference of two arms that have different keys.
+    """The difference of two variants that have different keys.
 
-    The variance is the larger of two: the separate and the pooled one. So an arm with few keys that happen to agree is
-    not taken for one that is known well.
+    The variance is the larger of two: the separate and the pooled one. So a variant with few keys that happen to agree
+    is not taken for one that is known well.
 
     Args:
-        span: Range of a request's value. Each arm counts one more request at this distance from the mean, as Agresti
-            and Caffo (American Statistician 2000) add for shares: the first few rare events prove nothing.
+        span: Range of a request's value. Each variant counts one more request at this distance from the mean, as
+            Agresti and Caffo (American Statistician 2000) add for shares: the first few rare events prove nothing.
     """
     of_candidate, of_current = (each.spread + span**2 for each in (candidate, current))
     n, m = np.maximum(candidate.n, 1), np.maximum(current.n, 1)
@@ -159,17 +159,17 @@ def paired_difference(
     return MeanDifference(mean - other, np.where(keys >= LEAST_KEYS, variance, np.inf))
 
 
-def has_split_mismatch(in_arm: Floats, keys: Floats, share: float, *, error: float) -> Any:
-    """Tell if the share of keys in an arm is proved to differ from the declared one (sample ratio mismatch).
+def has_split_mismatch(in_variant: Floats, keys: Floats, share: float, *, error: float) -> Any:
+    """Tell if the share of keys in a variant is proved to differ from the declared one (sample ratio mismatch).
 
     The e-process of Lindon and Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS 2022: keys come one
-    by one, each in the arm with probability `share`, against a beta mixture around it.
+    by one, each in the variant with probability `share`, against a beta mixture around it.
     """
     from scipy.special import betaln
 
     a, b = 100 * share, 100 * (1 - share)
-    out = keys - in_arm
-    log = betaln(a + in_arm, b + out) - betaln(a, b) - in_arm * np.log(share) - out * np.log1p(-share)
+    out = keys - in_variant
+    log = betaln(a + in_variant, b + out) - betaln(a, b) - in_variant * np.log(share) - out * np.log1p(-share)
     return log >= np.log(1 / error)
 
 

@@ -1,4 +1,4 @@
-"""Follow the states of rollouts, in the watching thread: open candidates, and add or remove the arms of releases.
+"""Follow the states of rollouts, in the watching thread: open candidates, and add or remove the variants of releases.
 
 A candidate is always in worker processes: not even its modules are imported by the reader, because code can hang, end
 the process or overwrite memory when it is loaded. Beside a canary, the control is opened like the candidate: the
@@ -141,7 +141,7 @@ LOADING = "loading"
 
 @dataclass
 class _FollowedRollout:
-    """A rollout in this worker; `shown` are the values that its arms were made from."""
+    """A rollout in this worker; `shown` are the values that its variants were made from."""
 
     state: RolloutState
     candidate: CandidateProcess
@@ -168,12 +168,12 @@ class RolloutFollower:
         self._told: dict[str, str] = {}
 
     def follow_states(self, served: Mapping[str, ServedRelease], install: Callable[[ServedRelease], None]) -> None:
-        """Update the arms of all served releases to the states of their rollouts."""
+        """Update the variants of all served releases to the states of their rollouts."""
         for name in self._followed.keys() - served.keys():
             self._retire_candidate(name)
         for name, now in served.items():
             try:
-                changed = self.arrange_arms(name, now)
+                changed = self.arrange_variants(name, now)
             except Exception:
                 logger.exception("The rollout of %s cannot be followed; its current release answers.", name)
                 changed = replace(now, split=None, renderer=_plain_renderer(now)) if now.split is not None else now
@@ -181,8 +181,8 @@ class RolloutFollower:
                 install(changed)
         self._retired.close_due()
 
-    def arrange_arms(self, name: str, served: ServedRelease) -> ServedRelease:
-        """Return a current release with the arms of its running rollout, or without arms; itself if nothing changed."""
+    def arrange_variants(self, name: str, served: ServedRelease) -> ServedRelease:
+        """Return a current release with the variants of its running rollout, if any; itself if nothing changed."""
         state = self._read_state(name)
         if state is None or state.current != served.number:
             self._retire_candidate(name)
@@ -204,7 +204,7 @@ class RolloutFollower:
         )  # fmt: skip
         if followed.shown == shown and served.split is not None:
             return served
-        arranged = self._add_arms(replace(served, split=None, renderer=_plain_renderer(served)), followed)
+        arranged = self._add_variants(replace(served, split=None, renderer=_plain_renderer(served)), followed)
         followed.shown = shown
         return arranged if arranged.split is not None or served.split is not None else served
 
@@ -232,13 +232,13 @@ class RolloutFollower:
         self._told.pop(name, None)
         return state
 
-    def _add_arms(self, base: ServedRelease, followed: _FollowedRollout) -> ServedRelease:
+    def _add_variants(self, base: ServedRelease, followed: _FollowedRollout) -> ServedRelease:
         state, candidate = followed.state, followed.candidate
         log = base.loaded.release.log
         if log is None:  # a state not written by Forecache: without a log there is no key to split by
             return base
         sampler = Sampler(base.name, log, base.loaded.release.request)
-        other, shadow = self._release_as_arm(base, "aa"), None
+        other, shadow = self._release_as_variant(base, "aa"), None
         if state.stage != "aa":
             of_candidate = self._candidate_release(candidate, state.stage)
             if state.stage == "shadow":
@@ -247,12 +247,13 @@ class RolloutFollower:
             elif of_candidate is not None and candidate.path is not None and not _is_awaited(followed.control):
                 other = of_candidate
             else:
-                other = self._release_as_arm(base, "canary" if candidate.is_late else LOADING)
+                other = self._release_as_variant(base, "canary" if candidate.is_late else LOADING)
         if state.stage == "shadow" and shadow is None:
             return base
-        current = self._release_as_arm(base, "current")
+        current = self._release_as_variant(base, "current")
         split = TrafficSplit(
-            state, sampler, current=current, other=other, stand_in=self._release_as_arm(base, "canary"), shadow=shadow,
+            state, sampler, current=current, other=other, stand_in=self._release_as_variant(base, "canary"),
+            shadow=shadow,
             control=self._control(base, followed) if state.stage == "canary" else None,
         )  # fmt: skip
         return replace(current, split=split)
@@ -261,25 +262,27 @@ class RolloutFollower:
         """The current release as a canary is placed, in processes; None while it is not there."""
         control = followed.control
         if control is None:
-            return self._release_as_arm(base, "control")
+            return self._release_as_variant(base, "control")
         loaded, path = control.loaded, control.path
         if loaded is None or path is None:
             return None
         log = self._log_of(loaded.release, "control")
-        return serve_release(loaded, path, self._versions, base.cells, log, base.drift, arm="control")
+        return serve_release(loaded, path, self._versions, base.cells, log, base.drift, variant="control")
 
     def _candidate_release(self, candidate: CandidateProcess, stage: str) -> ServedRelease | None:
         """Return the candidate as a served release; None until its description is read and it is ready or late."""
         loaded, path = candidate.loaded, candidate.path
         if loaded is None or (path is None and not candidate.is_late):
             return None
-        arm = "shadow" if stage == "shadow" else "canary"
-        cells, log = self._cells_of(loaded.release.name), self._log_of(loaded.release, arm)
-        return serve_release(loaded, path or UnavailablePath(), self._versions, cells, log, arm=arm)
+        variant = "shadow" if stage == "shadow" else "canary"
+        cells, log = self._cells_of(loaded.release.name), self._log_of(loaded.release, variant)
+        return serve_release(loaded, path or UnavailablePath(), self._versions, cells, log, variant=variant)
 
-    def _release_as_arm(self, base: ServedRelease, arm: str) -> ServedRelease:
+    def _release_as_variant(self, base: ServedRelease, variant: str) -> ServedRelease:
         release = base.loaded.release
-        return replace(base, arm=arm, renderer=Renderer(release, arm=arm), log=self._log_of(release, arm))
+        return replace(
+            base, variant=variant, renderer=Renderer(release, variant=variant), log=self._log_of(release, variant)
+        )
 
     def _retire_candidate(self, name: str) -> None:
         followed = self._followed.pop(name, None)

@@ -30,7 +30,7 @@ class StepVerdict:
 
 @dataclass(frozen=True)
 class StepTotals:
-    """Totals of a step. Pairs are of the current release's arm, and of the other."""
+    """Totals of a step. Pairs are of the current release's variant, and of the other."""
 
     requests: tuple[int, int]  # number of requests that count for a guard of a release
     keys: tuple[int, int]  # number of keys of these requests
@@ -73,7 +73,7 @@ def decide_step(
     if harmful and state.stage == "aa":
         return verdict(
             "paused",
-            f"Two arms of the same release differ: {_comparison_text(harmful[0])}. Split or "
+            f"Two variants of the same release differ: {_comparison_text(harmful[0])}. Split or "
             "measurement is not sound, so that "
             "nothing would follow from a comparison.",
         )
@@ -84,8 +84,8 @@ def decide_step(
     if error is not None and has_split_mismatch(other, keys, state.share, error=error):
         return verdict(
             "paused",
-            f"{other / keys:.4f} of {keys:,} keys are in an arm of {state.share:g}: requests of one arm are missing "
-            "in the log.",
+            f"{other / keys:.4f} of {keys:,} keys are in a variant of {state.share:g}: requests of one variant are "
+            "missing in the log.",
         )
     why = _waiting_reason(state, counts, found, now)
     return verdict("waits", why) if why else verdict("passed", _passed_sentence(counts.requests, found))
@@ -107,11 +107,11 @@ def _waiting_reason(state: RolloutState, counts: StepTotals, found: tuple[GuardR
         return f"The request log has no request of this step{where}: without requests nothing moves on."
     wanted = state.plan["requests"]
     placed = ", placed as the candidate is," if state.stage == "canary" else ""
-    for arm, count in zip((f"the current release{placed}", "the other arm"), counts.requests, strict=True):
+    for variant, count in zip((f"the current release{placed}", "the other variant"), counts.requests, strict=True):
         if count < wanted:
-            return f"{count:,} of {wanted:,} requests of {arm} are in the log."
+            return f"{count:,} of {wanted:,} requests of {variant} are in the log."
     if min(counts.keys) < LEAST_KEYS:
-        return f"The requests are of {min(counts.keys)} keys in the smaller arm; a comparison takes {LEAST_KEYS}."
+        return f"The requests are of {min(counts.keys)} keys in the smaller variant; a comparison takes {LEAST_KEYS}."
     if "order" in errors_of(state.plan, state.stage) and counts.ordered < wanted:
         return f"{counts.ordered:,} of {wanted:,} requests are in the log with scores of both releases."
     if counts.fault:

@@ -81,9 +81,9 @@ def rollout_metadata(state: RolloutState) -> dict[str, Any]:
         "release": state.release,
         "instead_of": state.current,
         **{name: getattr(state, name) for name in ("stage", "share", "paused", "why")},
-        "steps": markdown_table(("step", "share", "since", "current", "other arm", "verdict", "why"), steps),
+        "steps": markdown_table(("step", "share", "since", "current", "other variant", "verdict", "why"), steps),
         "guards": markdown_table(
-            ("guard", "other arm", "current", "worse by at least", "at most", "tolerated", "harm"), guards
+            ("guard", "other variant", "current", "worse by at least", "at most", "tolerated", "harm"), guards
         ),
         "figures": markdown_table(
             ("figure", "value"), [(name, _format_figure(name, value)) for name, value in judged.shown.items()]

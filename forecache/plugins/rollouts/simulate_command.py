@@ -45,7 +45,7 @@ from forecache.realtime.release.rollout_state import RolloutState, Stage
 @click.option("--per-hour", type=click.FloatRange(0, min_open=True), default=100_000.0, show_default=True,
               help="Requests an hour.")  # fmt: skip
 @click.option("--requests", type=click.IntRange(min=1),
-              help="Of each arm before a step is passed, instead of what is declared.")  # fmt: skip
+              help="Of each variant before a step is passed, instead of what is declared.")  # fmt: skip
 @click.option("--margin", type=click.FloatRange(0, 1, min_open=True),
               help="Relative loss that the last step has to rule out, instead of what is declared.")  # fmt: skip
 @click.option(
@@ -106,7 +106,7 @@ def rollout(
     heads = ("worse by", "returned", "answers all", "requests: half", "requests: 9 of 10", "hours: half")
     show_table(heads, shown, right=heads)
     click.echo(
-        f"Requests of both arms in the canary steps, with known outcomes, until the release was returned; hours at "
+        f"Requests of both variants in the canary steps, with known outcomes, until the release was returned; hours at "
         f"{per_hour:,.0f} requests an hour."
     )
 
@@ -159,8 +159,8 @@ def simulate_equal_release(
     step, values of the two releases are otherwise independent. Outcomes are known at once.
 
     Args:
-        keys: Number of keys. With 5,000 and the declared steps, the smallest arm has about 50, which is enough for all
-            guards to be judged.
+        keys: Number of keys. With 5,000 and the declared steps, the smallest variant has about 50, which is enough for
+            all guards to be judged.
         looks: Number of looks in the least duration of a step. A step goes on until it has its requests.
         worse: By guard, an addition to the candidate's rate, which is then not equal, and should be returned.
     """
@@ -192,8 +192,8 @@ def _simulate_rollout(
     after: tuple[Stage, float] | None = ("aa", rollout.aa_share)
     while after is not None:
         state = simulated_state(rollout, *after)
-        of_arms = (own, own if state.stage == "aa" else other)
-        verdict, where = _simulate_step(generator, state, places, mean / looks, of_arms, looks)
+        of_variants = (own, own if state.stage == "aa" else other)
+        verdict, where = _simulate_step(generator, state, places, mean / looks, of_variants, looks)
         if verdict != "passed":
             return verdict, where
         after = next_step(state)
@@ -211,7 +211,7 @@ def _simulate_step(
     """Simulate a step: (verdict, the step with the guard that decided)."""
     name = f"{state.stage} {state.share:g}" if state.stage == "canary" else state.stage
     in_share = places < state.share
-    arms = [in_share if state.stage == "shadow" else ~in_share, in_share]
+    variants = [in_share if state.stage == "shadow" else ~in_share, in_share]
     says = np.ones((2, len(mean), len(GUARDS)))
     if state.stage == "canary":
         without_control = places >= control_share(state.share)
@@ -220,10 +220,10 @@ def _simulate_step(
     seen = StepCounts("", n=np.zeros((2, len(mean), len(GUARDS))), x=np.zeros((2, len(mean), len(GUARDS))))
     for look in range(1, _PATIENCE * looks + 1):
         more = generator.poisson(mean)
-        for arm, there in enumerate(arms):
+        for variant, there in enumerate(variants):
             rows = np.flatnonzero(there & (more > 0))
-            seen.n[arm, rows] += more[rows, None] * says[arm, rows]
-            seen.x[arm, rows] += generator.binomial(more[rows], own[arm][:, rows]).T * says[arm, rows]
+            seen.n[variant, rows] += more[rows, None] * says[variant, rows]
+            seen.x[variant, rows] += generator.binomial(more[rows], own[variant][:, rows]).T * says[variant, rows]
         now = BEGAN + timedelta(hours=look * state.plan["hours"] / looks)
         found = judge_step(state, seen, now=now)
         if found.verdict != "waits":

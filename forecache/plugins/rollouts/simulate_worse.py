@@ -38,7 +38,7 @@ class WorseRolloutResult:
 
     returned: np.ndarray  # the release was returned
     passed: np.ndarray  # the release became current; if neither is true, the rollout still waits
-    requests: np.ndarray  # requests of both arms in all canary steps whose outcome was known in the end
+    requests: np.ndarray  # requests of both variants in all canary steps whose outcome was known in the end
     hours: np.ndarray  # duration of the canary steps
 
     @property
@@ -143,9 +143,9 @@ def _simulate_step(
     current = other = KeySums()
     hours = 0.0
     for more in np.diff(_keys_at_looks(state, traffic, most), prepend=0):
-        in_arm = generator.binomial(more, state.share)
-        current += _draw_sums(generator, more - in_arm, kinds, chances[0])
-        other += _draw_sums(generator, in_arm, kinds, chances[1])
+        in_variant = generator.binomial(more, state.share)
+        current += _draw_sums(generator, more - in_variant, kinds, chances[0])
+        other += _draw_sums(generator, in_variant, kinds, chances[1])
         hours = (current.n + other.n) / traffic.per_hour + horizon
         requests, keys = (int(current.n), int(other.n)), (int(current.keys), int(other.keys))
         compared = compare_guard(state.plan, "outcome", unpaired_difference(other, current), other, current, error)
@@ -159,7 +159,7 @@ def _simulate_step(
 
 
 def _keys_at_looks(state: RolloutState, traffic: SimulatedTraffic, most: int) -> np.ndarray:
-    """Keys of both arms at each look: growing, and denser around the first look at which a step may be passed."""
+    """Keys of both variants at each look: growing, and denser around the first look at which a step may be passed."""
     smaller = min(state.share, 1 - state.share)
     first = LEAST_KEYS * traffic.requests_per_key / smaller
     least = state.plan["requests"] / smaller

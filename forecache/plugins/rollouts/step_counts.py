@@ -33,31 +33,31 @@ def _zeros(*shape: int) -> Any:
 
 @dataclass(frozen=True)
 class PendingOutcomes:
-    """Requests whose outcome is not known yet: [n] each. `arm`: 0 for the current release, 1 for the other arm."""
+    """Requests whose outcome is not known yet: [n] each. `variant`: 0 for the current release, 1 for the other."""
 
     request_id: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
     bucket: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    arm: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    variant: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # microseconds since 1970
 
     def select(self, rows: np.ndarray) -> "PendingOutcomes":
-        return PendingOutcomes(self.request_id[rows], self.bucket[rows], self.arm[rows], self.at[rows])
+        return PendingOutcomes(self.request_id[rows], self.bucket[rows], self.variant[rows], self.at[rows])
 
     def concatenate(self, other: "PendingOutcomes") -> "PendingOutcomes":
-        pairs = ((getattr(self, name), getattr(other, name)) for name in ("request_id", "bucket", "arm", "at"))
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("request_id", "bucket", "variant", "at"))
         return PendingOutcomes(*(np.concatenate(pair) for pair in pairs))
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Counts of one step. The first axis of `n` and `x` is the arm: 0 the current release's, 1 the other one's.
+    """Counts of one step. The first axis of `n` and `x` is the variant: 0 the current release's, 1 the other one's.
 
     Attributes:
         after: Microseconds since 1970; only requests that arrived later are counted, as a replica may have answered
             earlier ones by an earlier step.
-        whys: By reason, the number of requests of each arm that the model did not answer.
+        whys: By reason, the number of requests of each variant that the model did not answer.
         n, x: Numbers of requests and sums of their values, [2, keys, guards]. A value is from 0 to 1.
-        times: Sums over requests by arm [2, 3]: their number, total microseconds, microseconds of the model.
+        times: Sums over requests by variant [2, 3]: their number, total microseconds, microseconds of the model.
         agree: Requests that both releases scored [4]: their number, the number with the same first candidate, the sum
             of the mean absolute differences of scores, the largest difference.
         kept_us, kept_scores: Times and scores of the current release in the A/A step, at most `KEPT`.
@@ -66,7 +66,7 @@ class StepCounts:
     step: str  # id of the step, by `step_id`
     version: int = -1  # Delta version of the log up to which rows are counted; -1: none is
     after: int = 0
-    newest: int = 0  # arrival of the newest request in any arm, in microseconds since 1970; 0: none
+    newest: int = 0  # arrival of the newest request in any variant, in microseconds since 1970; 0: none
     straggler: str = ""  # the last replica that answered by an earlier step; "" if none did
     whys: Mapping[str, Sequence[int]] = field(default_factory=dict)
     buckets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # buckets of the keys [keys], ascending
@@ -79,11 +79,11 @@ class StepCounts:
     waiting: PendingOutcomes = field(default_factory=PendingOutcomes)  # requests whose outcome is not known yet
     fault: str = ""  # reason why outcomes that are due could not be read; "" if they were
 
-    def add_requests(self, buckets: np.ndarray, arm: np.ndarray, values: np.ndarray) -> "StepCounts":
+    def add_requests(self, buckets: np.ndarray, variant: np.ndarray, values: np.ndarray) -> "StepCounts":
         """The counts with further requests added.
 
         Args:
-            buckets, arm: [rows].
+            buckets, variant: [rows].
             values: [rows, guards]; NaN if a request does not count for a guard.
         """
         if not len(buckets):
@@ -92,7 +92,7 @@ class StepCounts:
         n, x = (np.zeros((2, len(keys), len(GUARDS))) for _ in range(2))
         before = np.searchsorted(keys, self.buckets)
         n[:, before], x[:, before] = self.n, self.x
-        place = arm * len(keys) + np.searchsorted(keys, buckets)
+        place = variant * len(keys) + np.searchsorted(keys, buckets)
         for guard in range(len(GUARDS)):
             told = ~np.isnan(values[:, guard])
             where = place[told]
@@ -102,7 +102,7 @@ class StepCounts:
 
 
 _ARRAYS = ("buckets", "n", "x", "times", "agree", "kept_us", "kept_scores")
-_WAITING = ("request_id", "bucket", "arm", "at")
+_WAITING = ("request_id", "bucket", "variant", "at")
 
 
 def write_counts(folder: ReleaseFolder, seen: StepCounts) -> None:
@@ -155,8 +155,8 @@ def calibrate_state(state: RolloutState, seen: StepCounts) -> RolloutState:
 def step_figures(seen: StepCounts) -> dict[str, float]:
     """Figures of a step that are reported besides its guards."""
     shown: dict[str, float] = {}
-    for arm, name in enumerate(("current", "candidate")):
-        count, total_us, model_us = seen.times[arm]
+    for variant, name in enumerate(("current", "candidate")):
+        count, total_us, model_us = seen.times[variant]
         if count:
             shown |= {f"{name}_total_ms": total_us / count / 1e3, f"{name}_model_ms": model_us / count / 1e3}
     count, same, apart, largest = seen.agree
@@ -164,7 +164,9 @@ def step_figures(seen: StepCounts) -> dict[str, float]:
         shown |= {"compared_requests": count, "same_first_share": same / count}
         shown |= {"mean_score_difference": apart / count, "largest_score_difference": largest}
     for why, counts in sorted(seen.whys.items()):
-        shown |= {f"{name}_without_model_{why}": counts[arm] for arm, name in enumerate(("current", "candidate"))}
+        shown |= {
+            f"{name}_without_model_{why}": counts[variant] for variant, name in enumerate(("current", "candidate"))
+        }
     shown["keys"] = float(len(seen.buckets))
     if seen.newest:
         shown["newest_request_at"] = seen.newest / 1e6
@@ -172,7 +174,8 @@ def step_figures(seen: StepCounts) -> dict[str, float]:
 
 
 COLUMNS = (
-    "request_id", "arrived_at", "key", "items", "release", "arm", "scores", "score_dtype", "rung", "why", "late",
+    "request_id", "arrived_at", "key", "items", "release", "variant", "scores", "score_dtype", "answered_by",
+    "fallback_reason", "late",
     "model_us", "total_us", "replica",
 )  # fmt: skip
 
@@ -181,13 +184,13 @@ class StepRows:
     """Rows of the log that belong to a step, as arrays [rows].
 
     Attributes:
-        arm: 0: the current release's, 1: the other one.
-        fits: The arm is the one that the step assigns to the row's key.
+        variant: 0: the current release's, 1: the other one.
+        fits: The variant is the one that the step assigns to the row's key.
         counts: The row is compared; in the shadow step, rows of the share are.
-        by_model: The model of the arm's release gave the whole answer, or the request had no items.
+        by_model: The model of the variant's release gave the whole answer, or the request had no items.
         loading: The current release answered for a candidate that was not loaded yet.
-        alike: The release was placed as that of the other arm: a canary runs in processes of its own, and its times,
-            and the requests that it had no time for, are compared with the control alone.
+        alike: The release was placed as that of the other variant: a canary runs in processes of its own, and its
+            times, and the requests that it had no time for, are compared with the control alone.
         why: Reason why the model did not answer; "" also if its scores were no numbers, or another release answered.
     """
 
@@ -195,27 +198,29 @@ class StepRows:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        arms = ("current", state.stage, *(("loading", "control") if state.stage == "canary" else ()))
-        batch = batch.filter(pc.is_in(batch.column("arm"), pa.array(arms)))
+        variants = ("current", state.stage, *(("loading", "control") if state.stage == "canary" else ()))
+        batch = batch.filter(pc.is_in(batch.column("variant"), pa.array(variants)))
         column = {name: batch.column(name) for name in batch.schema.names}
         self.request_id = np.array(column["request_id"].to_pylist(), dtype="U")
         self.at = np.asarray(column["arrived_at"].cast(pa.int64()))
-        self.arm = np.asarray(pc.invert(pc.is_in(column["arm"], pa.array(("current", "control"))))).astype(np.int64)
-        self.alike = np.ones(len(self.arm), np.bool_)
+        self.variant = np.asarray(pc.invert(pc.is_in(column["variant"], pa.array(("current", "control"))))).astype(
+            np.int64
+        )
+        self.alike = np.ones(len(self.variant), np.bool_)
         if state.stage == "canary":
-            self.alike = ~np.asarray(pc.equal(column["arm"], "current")).astype(bool)
-        self.loading = np.asarray(pc.equal(column["arm"], "loading")).astype(bool)
+            self.alike = ~np.asarray(pc.equal(column["variant"], "current")).astype(bool)
+        self.loading = np.asarray(pc.equal(column["variant"], "loading")).astype(bool)
         self.bucket = _buckets(column["key"].to_pylist(), state.salt)
         # The same integer comparison as in serving; a float has not enough digits.
         in_share = self.bucket < np.uint64(min(int(state.share * BUCKETS), BUCKETS - 1))
         is_shadow = state.stage == "shadow"
-        self.fits = np.ones(len(self.arm), np.bool_) if is_shadow else in_share == (self.arm == 1)
+        self.fits = np.ones(len(self.variant), np.bool_) if is_shadow else in_share == (self.variant == 1)
         self.counts = in_share if is_shadow else self.fits
         release = np.asarray(column["release"].fill_null(-1))
-        meant = np.where((self.arm == 1) & (state.stage != "aa"), state.release, state.current)
-        self.why: Sequence[str] = column["why"].to_pylist()
-        of_model = pc.or_(pc.equal(column["rung"], MODEL), pc.equal(column["items"], 0))
-        of_model = pc.and_(of_model, pc.equal(column["why"], "")).fill_null(False)
+        meant = np.where((self.variant == 1) & (state.stage != "aa"), state.release, state.current)
+        self.why: Sequence[str] = column["fallback_reason"].to_pylist()
+        of_model = pc.or_(pc.equal(column["answered_by"], MODEL), pc.equal(column["items"], 0))
+        of_model = pc.and_(of_model, pc.equal(column["fallback_reason"], "")).fill_null(False)
         self.by_model = np.asarray(of_model).astype(bool) & (release == meant)
         self.late = np.asarray(column["late"]).astype(np.float64)
         self.total_us = np.asarray(column["total_us"].fill_null(0)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Split traffic between releases during a rollout: by the hash of the request's key, so that a key stays in its arm.
+"""Split traffic between releases during a rollout by the hash of a request's key: a key stays in its variant.
 
 At the shadow step the candidate scores requests that were answered; the result is logged, never sent.
 """
@@ -51,7 +51,11 @@ class ShadowScorer:
                 taken = parse(candidate)
             except Problem:
                 answered = RequestAnswer(
-                    request.items, None, "order_given", why=RefusedCallError.reason, request_id=request.request_id
+                    request.items,
+                    None,
+                    "order_given",
+                    fallback_reason=RefusedCallError.reason,
+                    request_id=request.request_id,
                 )
             else:
                 taken.request_id = request.request_id
@@ -65,12 +69,12 @@ class ShadowScorer:
 
 
 class TrafficSplit:
-    """The arms of one rollout at one step, in one worker.
+    """The variants of one rollout at one step, in one worker.
 
     Args:
         other: Answers the keys in the share: the current release at the A/A step, the candidate as a canary, or
             the current release while the candidate is unavailable.
-        stand_in: The current release in the arm of the candidate, for requests that the candidate does not accept.
+        stand_in: The current release in the variant of the candidate, for requests that the candidate does not accept.
         shadow: Scores answered requests by the candidate at the shadow step; None at other steps.
         control: The current release, placed as the candidate is, for as many keys as `other` has; None:
             `current` answers them.

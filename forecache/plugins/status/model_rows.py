@@ -18,11 +18,11 @@ from forecache.plugins.status.history import History, ModelCounts
 from forecache.realtime.answer.served_release import uncached_path
 from forecache.realtime.http.prometheus import has_logged, lost_by_reason, read_spool_state
 from forecache.realtime.metrics import (
+    ANSWERED_BY,
     BUCKETS,
     CAUSES,
     CELL,
     REASONS,
-    RUNGS,
     STAGES,
     ModelCells,
     blocks_by_model,
@@ -35,7 +35,7 @@ from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.worker_metrics import WorkerMetrics
 
-_OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
+_OWN = (*(f"answered_by_{name}" for name in ANSWERED_BY), *(f"why_{why}" for why in REASONS),
         *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip
 _CACHE = ("cache_hits", "cache_joined", "cache_misses")
 _NAMES = (*_OWN, *_CACHE)
@@ -96,8 +96,10 @@ def _recent_answers(history: History, name: str) -> dict[str, Any]:
         "answers": answers,
         **quantiles(window.buckets),
         **{name: counts[name] for name in ("in_time", "late", "flagged")},
-        "rungs": {rung: counts[f"rung_{rung}"] for rung in RUNGS if counts[f"rung_{rung}"]},
-        "why": {why: counts[f"why_{why}"] for why in REASONS if counts[f"why_{why}"]},
+        "answered_by_counts": {
+            name: counts[f"answered_by_{name}"] for name in ANSWERED_BY if counts[f"answered_by_{name}"]
+        },
+        "fallback_reasons": {why: counts[f"why_{why}"] for why in REASONS if counts[f"why_{why}"]},
         "stages_us": {
             stage: round(counts[f"stage_{stage}"] / 1e3 / answers, 1) if answers else 0.0 for stage in STAGES
         },
@@ -110,7 +112,7 @@ def _release(name: str, models: ServedModels) -> dict[str, Any]:
     failed = name in models.failures
     if served is None:
         return {"state": "failed" if failed else "loading", "release": None, "model": None, "deadline_ms": None,
-                "runs": None, "ladder": [], "cached": False, "created_at": None}  # fmt: skip
+                "runs": None, "fallbacks": [], "cached": False, "created_at": None}  # fmt: skip
     release = served.loaded.release
     return {
         "state": "earlier" if failed else "served",
@@ -119,7 +121,7 @@ def _release(name: str, models: ServedModels) -> dict[str, Any]:
         "model": release.model.summary,
         "deadline_ms": release.deadline_ms,
         "runs": "loop" if uncached_path(served.path).in_loop else "process",
-        "ladder": ["model", *(rung.name for rung in served.rungs)],
+        "fallbacks": ["model", *(each.name for each in served.fallbacks)],
         "cached": bool(release.cache_bytes),
     }
 
@@ -157,19 +159,19 @@ def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
         yield Attention("warning", what, again)
     if row["breaker_open"]:
         workers = f"{row['breaker_open']} workers"
-        what = f"{name} fails so often that {workers} do not ask it for a while; its ladder answers."
+        what = f"{name} fails so often that {workers} do not ask it for a while; its fallbacks answer."
         yield Attention("critical", what, f"The reader's log has the cause; `forecache rollback {name}` goes back.")
     if answers >= _FEW:
         over = words.span(row["window_s"])
         if row["late"] / answers >= _LATE_SHARE:
             what = f"{words.percent(row['late'] / answers)} of the answers of {name} were late in the last {over}."
             yield Attention("warning", what, "`forecache advise` says whether a cache or processes of its own help.")
-        without = sum(row["why"].values())
+        without = sum(row["fallback_reasons"].values())
         if without / answers >= _WITHOUT_SHARE:
-            reason = words.reason(max(row["why"], key=row["why"].__getitem__))
+            reason = words.reason(max(row["fallback_reasons"], key=row["fallback_reasons"].__getitem__))
             share = words.percent(without / answers)
             what = f"{share} of the answers of {name} came without the model, mostly: {reason}."
-            yield Attention("warning", what, "The rungs below it answered; the reader's log has more on failures.")
+            yield Attention("warning", what, "The fallbacks answered; the reader's log has more on failures.")
     if moved := [each for each in row["drift"] if each["psi"] > _SHIFT]:
         named = ", ".join(f"{each['column']} (PSI {each['psi']:.2f})" for each in moved)
         yield Attention("warning", f"{name} gets or answers other values than in training: {named}.", _LOOK)

@@ -79,11 +79,13 @@ def _model_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _model_details(row: Mapping[str, Any]) -> Iterator[Line]:
-    """The lines of a model below the table: fallbacks (rungs) of its scores, drift, and its rollout."""
-    total = sum(row["rungs"].values())
+    """The lines of a model below the table: fallbacks of its scores, drift, and its rollout."""
+    total = sum(row["answered_by_counts"].values())
     if total:
-        shares = ", ".join(f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["rungs"].items())
-        why = ", ".join(f"{words.reason(name)} {words.count(n)}" for name, n in row["why"].items())
+        shares = ", ".join(
+            f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["answered_by_counts"].items()
+        )
+        why = ", ".join(f"{words.reason(name)} {words.count(n)}" for name, n in row["fallback_reasons"].items())
         yield from wrap(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
     yield from wrap(f"{row['name']}: drift: {words.drift(row['drift'])}")
     if row["rollout"] is not None:

@@ -26,7 +26,7 @@ from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
 _LOOK_S, _LOOK_REMOTE_S = 1.0, 5.0  # a small file is read; an object of a bucket
-MODEL = "model"  # the value of `rung` in rows that the model answered
+MODEL = "model"  # the value of `answered_by` in rows that the model answered
 RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]  # rows of a look-up, and which keys were found
 
 
@@ -176,8 +176,8 @@ class ReleaseAnswerer(Answerer):
                 {called: known for called, _, known in lookups},
             )
         )
-        rungs = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
-        columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), rungs]
+        item_answered_by = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
+        columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), item_answered_by]
         used = scored.used.to_lists
         return EventAnswers(columns_of, release.model.version, release.number, scored.failed, scored.failure, used)
 

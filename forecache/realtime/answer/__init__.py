@@ -1,1 +1,1 @@
-"""From a parsed request to its answer: the model in time, or a rung below it."""
+"""From a parsed request to its answer: the model in time, or a fallback."""

@@ -312,7 +312,7 @@ class AnswerEngine:
             return self.answer_by_fallback(
                 served, request, clock, times, why=error.reason, waiting=waiting, found=found
             )
-        return scored_answer(request, scores, found, times, served.rungs, self._versions, now)
+        return scored_answer(request, scores, found, times, served.fallbacks, self._versions, now)
 
     async def answer(
         self, served: ServedRelease, request: ParsedRequest, clock: RequestClock, times: StageTimes
@@ -347,7 +347,7 @@ class AnswerEngine:
         except NoScores as error:
             times.model = perf_counter_ns() - began
             return self.answer_by_fallback(served, request, clock, times, why=error.reason, found=found)
-        return scored_answer(request, scores, found, times, served.rungs, self._versions, time())
+        return scored_answer(request, scores, found, times, served.fallbacks, self._versions, time())
 
     def answer_by_fallback(
         self,
@@ -370,15 +370,17 @@ class AnswerEngine:
         if not request.length:
             return empty_answer(request, times, why)
         if only_last:
-            last = served.rungs[-1]
+            last = served.fallbacks[-1]
             scores = last.scores(request, self._versions, 0.0, {})
-            return RequestAnswer(request.items, scores, last.name, why=why, request_id=request.request_id, times=times)
+            return RequestAnswer(
+                request.items, scores, last.name, fallback_reason=why, request_id=request.request_id, times=times
+            )
         began = perf_counter_ns()
         first = choose_fallback(served.costs, served.model_cost, began, clock.until, waiting)
-        answered = fallback_answer(request, served.rungs[first:], self._versions, time())
-        times.ladder = perf_counter_ns() - began
-        served.costs[first].add_sample(times.ladder)
-        answered.why, answered.times = why, times
+        answered = fallback_answer(request, served.fallbacks[first:], self._versions, time())
+        times.fallbacks = perf_counter_ns() - began
+        served.costs[first].add_sample(times.fallbacks)
+        answered.fallback_reason, answered.times = why, times
         if found is not None:
             answered.features, answered.live = features_of(found, answered), found.merged
         return answered
@@ -386,10 +388,10 @@ class AnswerEngine:
 
 def has_time_for_last_only(served: ServedRelease, clock: RequestClock, waiting: int) -> bool:
     """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
-    if served.rungs[-1].needs_request:
+    if served.fallbacks[-1].needs_request:
         return False
     first = choose_fallback(served.costs, served.model_cost, perf_counter_ns(), clock.until, waiting)
-    return first == len(served.rungs) - 1
+    return first == len(served.fallbacks) - 1
 
 
 def _cost_of_model(served: ServedRelease) -> CostEstimate | float:

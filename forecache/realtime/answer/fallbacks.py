@@ -1,4 +1,4 @@
-"""The fallbacks (`ladder=` of a declaration; JSON and metrics say "rung"): scores from published stores, or none."""
+"""The fallbacks of a real-time model: scores from published stores, or none."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.ranking import descending_order
-from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
+from forecache.declare.realtime.lookups import DeclaredFallback, Default, DotProduct, OrderGiven, Precomputed, Stored
 from forecache.kit.http.problems import Problem
 from forecache.realtime.lookups import keys_of
 from forecache.realtime.request.request_answer import MODEL, LookupResult, ParsedRequest, RequestAnswer, StageTimes
@@ -44,7 +44,7 @@ class Fallback(Protocol):
         """
 
 
-def open_fallbacks(declared: Sequence[Rung]) -> tuple[Fallback, ...]:
+def open_fallbacks(declared: Sequence[DeclaredFallback]) -> tuple[Fallback, ...]:
     """Make the declared fallbacks, from the best to the last, which always answers."""
     return tuple(_KINDS[type(each)](each) for each in declared)
 
@@ -67,10 +67,10 @@ class _DotProductFallback:
         return np.einsum("ij,ij->i", np.broadcast_to(users, (len(items), users.shape[1])), items)
 
 
-class _LastNightFallback:
-    name, needs_request = "last_night", True
+class _PrecomputedFallback:
+    name, needs_request = "precomputed", True
 
-    def __init__(self, declared: LastNight) -> None:
+    def __init__(self, declared: Precomputed) -> None:
         self._of = _StoredNumbers(declared.of)
 
     def scores(
@@ -97,7 +97,7 @@ class _ConstantFallback:
 
 _KINDS: dict[type, Any] = {
     DotProduct: _DotProductFallback,
-    LastNight: _LastNightFallback,
+    Precomputed: _PrecomputedFallback,
     Default: _ConstantFallback,
     OrderGiven: _ConstantFallback,
 }
@@ -118,8 +118,8 @@ class _StoredNumbers:
             if answers is not None and not isinstance(answers.snapshot, PartialVersion) and not self._told:
                 self._told = True
                 logger.warning(
-                    "The rung that reads %s is left out: this reader has that store in Redis, and rungs read stores on "
-                    "their own machine only. Bring it here from the remote: `forecache pull %s`.",
+                    "The fallback that reads %s is left out: this reader has that store in Redis, and fallbacks read "
+                    "stores on their own machine only. Bring it here from the remote: `forecache pull %s`.",
                     *(declared.store, declared.store),
                 )
             raise FallbackUnavailable
@@ -171,14 +171,14 @@ def model_answer(
     elif scores[0] != scores[0]:
         return None
     return RequestAnswer(
-        request.items, scores, MODEL, (), order, found.versions, flags=found.flags, request_id=request.request_id,
+        request.items, scores, MODEL, (), order, found.versions, warnings=found.warnings, request_id=request.request_id,
         times=times, features=found.features, live=found.merged,
     )  # fmt: skip
 
 
 def fallback_answer(
     request: ParsedRequest,
-    rungs: Sequence[Fallback],
+    fallbacks: Sequence[Fallback],
     served: Served,
     now: float,
     *,
@@ -190,7 +190,7 @@ def fallback_answer(
     Candidates scored by an earlier fallback rank before those of later ones: their scores have different meanings.
 
     Args:
-        rungs: The fallbacks from the best that there is time for to the last, which always answers.
+        fallbacks: The fallbacks from the best that there is time for to the last, which always answers.
         scores: Of the model [n], NaN for no score; None: the model was not called.
         used: The versions that the model's scores come from.
     """
@@ -205,28 +205,28 @@ def fallback_answer(
         left = np.isnan(scores)
         merged[~left] = scores[~left]
         single[~left] = scores.dtype == np.float32
-    for rung in rungs:
+    for fallback in fallbacks:
         if not left.any():
             break
         read: dict[str, VersionAnswers] = {}
         try:
-            more = rung.scores(request, served, now, read)
+            more = fallback.scores(request, served, now, read)
         except FallbackUnavailable:
             continue
         except Problem:
             raise
         except Exception:
-            logger.exception("The rung %s failed; the next one answers.", rung.name)
+            logger.exception("The fallback %s failed; the next one answers.", fallback.name)
             continue
         if any(used.get(name, answers) is not answers for name, answers in read.items()):
             # A store was swapped during the model call. An answer is of one version: the model's scores are dropped.
-            return fallback_answer(request, rungs, served, now)
+            return fallback_answer(request, fallbacks, served, now)
         gets = left if more is None else left & ~np.isnan(more)
         if not gets.any():
             continue
         used.update(read)
         level[gets] = len(names)
-        names.append(rung.name)
+        names.append(fallback.name)
         if more is None:
             left = np.zeros_like(left)
         else:
@@ -254,7 +254,7 @@ def scored_answer(
     scores: np.ndarray,
     found: LookupResult,
     times: StageTimes,
-    rungs: Sequence[Fallback],
+    fallbacks: Sequence[Fallback],
     served: Served,
     now: float,
 ) -> RequestAnswer:
@@ -262,16 +262,18 @@ def scored_answer(
     answered = model_answer(request, scores, found, times)
     if answered is None:
         began = perf_counter_ns()
-        answered = fallback_answer(request, rungs, served, now, scores=scores, used=dict(found.versions))
-        times.ladder = perf_counter_ns() - began
-        answered.flags, answered.times, answered.live = found.flags, times, found.merged
+        answered = fallback_answer(request, fallbacks, served, now, scores=scores, used=dict(found.versions))
+        times.fallbacks = perf_counter_ns() - began
+        answered.warnings, answered.times, answered.live = found.warnings, times, found.merged
         answered.features = features_of(found, answered)
     return answered
 
 
-def empty_answer(request: ParsedRequest, times: StageTimes, why: str = "") -> RequestAnswer:
+def empty_answer(request: ParsedRequest, times: StageTimes, fallback_reason: str = "") -> RequestAnswer:
     """Make the answer to a request without candidates."""
-    return RequestAnswer((), None, "order_given", why=why, request_id=request.request_id, times=times)
+    return RequestAnswer(
+        (), None, "order_given", fallback_reason=fallback_reason, request_id=request.request_id, times=times
+    )
 
 
 def features_of(found: LookupResult, answered: RequestAnswer) -> np.ndarray | bytes | None:

@@ -22,16 +22,16 @@ class Renderer:
     """Encodes the answers of one release.
 
     Args:
-        arm: Its arm in a rollout, for the answers; "": answers do not have the member.
+        variant: Its variant in a rollout, for the answers; "": answers do not have the member.
     """
 
-    def __init__(self, release: Release, *, arm: str = "") -> None:
+    def __init__(self, release: Release, *, variant: str = "") -> None:
         self._output = release.output
         self._head = orjson.dumps({"name": release.name})[:-1] + b',"request_id":'
         self._model = (
             b',"model":'
             + orjson.dumps(release.model.summary)
-            + (b',"arm":"%b"' % arm.encode() if arm else b"")
+            + (b',"variant":"%b"' % variant.encode() if variant else b"")
             + b',"release":%d,"stores":{' % release.number
         )
         item = release.candidates.item.name if release.candidates is not None else ""
@@ -49,20 +49,20 @@ class Renderer:
         else:
             shown = _scores(answered, None, 1)[0]
             parts += (b',"value":{"', self._output.encode(), b'":', shown, b"}")
-        rung = answered.rung
-        if rung:
-            counts = b'{"%b":%d}' % (rung.encode(), len(answered.items) if self._is_ranking else 1)
+        answered_by = answered.answered_by
+        if answered_by:
+            counts = b'{"%b":%d}' % (answered_by.encode(), len(answered.items) if self._is_ranking else 1)
             if self._is_ranking and not answered.items:
                 counts = b"{}"
         else:
-            names = list(answered.rungs)
-            rung = lowest_fallback(names)
+            names = list(answered.item_answered_by)
+            answered_by = lowest_fallback(names)
             counts = orjson.dumps({name: names.count(name) for name in dict.fromkeys(names)})
-        parts += (b',"rung":"', rung.encode(), b'","rungs":', counts)
-        if answered.why:
-            parts += (b',"why":"', answered.why.encode(), b'"')
-        if answered.flags:
-            parts += (b',"flags":', orjson.dumps(list(answered.flags)))
+        parts += (b',"answered_by":"', answered_by.encode(), b'","answered_by_counts":', counts)
+        if answered.fallback_reason:
+            parts += (b',"fallback_reason":"', answered.fallback_reason.encode(), b'"')
+        if answered.warnings:
+            parts += (b',"warnings":', orjson.dumps(list(answered.warnings)))
         parts += (self._model, _stores(answered.used), b'},"deadline_ms":%g' % deadline_ms)
         if late:
             parts.append(b',"late":true')
@@ -78,11 +78,13 @@ class Renderer:
             items = [items[place] for place in places]
         texts = _texts(items)
         scores = _scores(answered, order, len(items))
-        if answered.rung:
-            ends = [b',"rung":"%b"},' % answered.rung.encode() + self._item] * len(items)
+        if answered.answered_by:
+            ends = [b',"answered_by":"%b"},' % answered.answered_by.encode() + self._item] * len(items)
         else:
-            rungs = answered.rungs if order is None else [answered.rungs[place] for place in places]
-            ends = [b',"rung":"%b"},' % rung.encode() + self._item for rung in rungs]
+            item_answered_by = (
+                answered.item_answered_by if order is None else [answered.item_answered_by[place] for place in places]
+            )
+            ends = [b',"answered_by":"%b"},' % answered_by.encode() + self._item for answered_by in item_answered_by]
         columns: list[bytes] = [self._score] * (4 * len(items))
         columns[::4], columns[2::4], columns[3::4] = texts, scores, ends
         columns[-1] = columns[-1].removesuffix(b"," + self._item)
@@ -130,9 +132,9 @@ def _stores(used: Mapping[str, VersionAnswers]) -> bytes:
 
 def _times(times: StageTimes, elapsed: int) -> bytes:
     """Encode the stages in ms; "render" is the rest: encoding the answer, and waiting for the worker process."""
-    named = (times.wait, times.parse, times.lookup, times.transform, times.model, times.ladder)
+    named = (times.wait, times.parse, times.lookup, times.transform, times.model, times.fallbacks)
     return (
-        b',"timings_ms":{"wait":%.3f,"parse":%.3f,"lookup":%.3f,"transform":%.3f,"model":%.3f,"ladder":%.3f,'
+        b',"timings_ms":{"wait":%.3f,"parse":%.3f,"lookup":%.3f,"transform":%.3f,"model":%.3f,"fallbacks":%.3f,'
         b'"render":%.3f,"total":%.3f}}' % (*(each / 1e6 for each in named), (elapsed - sum(named)) / 1e6, elapsed / 1e6)
     )
 

@@ -87,14 +87,14 @@ class ServedRelease:
     path: ModelPath  # to transform and model
     parser: RequestParser
     lookups: ViewLookups
-    rungs: tuple[Fallback, ...]  # the fallbacks, in their order
+    fallbacks: tuple[Fallback, ...]  # the fallbacks, in their order
     renderer: Renderer
     cells: ModelCells
     costs: tuple[CostEstimate, ...]  # of each fallback, in the same order
     model_cost: CostEstimate = field(default_factory=lambda: CostEstimate(200_000))  # on the loop's thread
     low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))  # of an answer by the last fallback
     log: AnswerLog | None = None  # of its answers; None if they are not logged
-    arm: str = "current"  # which requests it answers: "current" are all while no release is rolled out
+    variant: str = "current"  # which requests it answers: "current" are all while no release is rolled out
     split: ReleaseChooser | None = None  # while a release is being rolled out
     drift: AnswerWatch | None = None  # counts its answers; None if the bins of its training data are not known
 
@@ -110,7 +110,7 @@ class ServedRelease:
         """Update the cost estimates with the time of an answer."""
         if answered.is_by_model:
             self.model_cost.add_sample(spent_ns)
-        elif answered.why and answered.rung == self.rungs[-1].name:
+        elif answered.fallback_reason and answered.answered_by == self.fallbacks[-1].name:
             self.low_cost.add_sample(spent_ns)
 
     def loop_time_ns(self, answered: RequestAnswer) -> int:
@@ -119,8 +119,8 @@ class ServedRelease:
         Of an answer by a fallback, those without the attempt at the model, which may have been a wait.
         """
         times = answered.times
-        spent = times.parse + times.ladder
-        if answered.why:
+        spent = times.parse + times.fallbacks
+        if answered.fallback_reason:
             return spent
         return spent + (0 if self.lookups.is_remote() else times.lookup) + (times.model if self.path.in_loop else 0)
 
@@ -132,22 +132,22 @@ def serve_release(
     cells: ModelCells,
     log: AnswerLog | None = None,
     drift: AnswerWatch | None = None,
-    arm: str = "",
+    variant: str = "",
 ) -> ServedRelease:
     """Make a served release of a loaded one."""
     release = loaded.release
-    rungs = open_fallbacks(release.ladder)
+    fallbacks = open_fallbacks(release.fallbacks)
     return ServedRelease(
         loaded,
         path,
         RequestParser(release),
         ViewLookups(release.lookups, versions, refuses=release.on_contract == "refuse"),
-        rungs,
-        Renderer(release, arm=arm),
+        fallbacks,
+        Renderer(release, variant=variant),
         cells,
-        tuple(CostEstimate(100_000) for _ in rungs),
+        tuple(CostEstimate(100_000) for _ in fallbacks),
         log=log,
-        arm=arm or "current",
+        variant=variant or "current",
         drift=drift,
     )
 

@@ -36,7 +36,7 @@ def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any
         "candidates": None,
         "features": list(release.features),
         "lookups": [{"view": each.view, "key": list(each.by)} for each in release.lookups],
-        "ladder": ["model", *(rung.name for rung in served.rungs)],
+        "fallbacks": ["model", *(fallback.name for fallback in served.fallbacks)],
         "deadline_ms": release.deadline_ms,
         "runs": "loop" if path.in_loop else "process",
         "calibrated_p99_ms": round(path.p99_s * 1e3, 3) if isinstance(path, InLoopPath) else None,

@@ -70,7 +70,7 @@ def _answer(release: Release) -> Schema:
     number: Schema = {"type": ["number", "null"]}
     if release.candidates is not None:
         item = release.candidates.item
-        items = _object({item.name: _field(item), release.output: number, "rung": {"type": "string"}})
+        items = _object({item.name: _field(item), release.output: number, "answered_by": {"type": "string"}})
         shown: Schema = {"items": {"type": "array", "items": items}}
     else:
         shown = {"value": _object({release.output: number})}

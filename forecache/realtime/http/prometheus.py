@@ -13,12 +13,12 @@ from forecache.base.plugins import find_hooks
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
 from forecache.realtime.log.spool_files import CommitterState, read_state, segments_of, streams_of
 from forecache.realtime.metrics import (
+    ANSWERED_BY,
     BATCHES,
     BUCKETS,
     CAUSES,
     CELL,
     REASONS,
-    RUNGS,
     STAGES,
     ModelCells,
     blocks_by_model,
@@ -130,8 +130,8 @@ _TOTALS = {
 }
 """Cell that a metric is the sum of, over all workers that the reader has had."""
 _PARTS = {
-    "forecache_realtime_items_total": ("rung", RUNGS),
-    "forecache_realtime_without_model_total": ("why", REASONS),
+    "forecache_realtime_items_total": ("answered_by", ANSWERED_BY),
+    "forecache_realtime_without_model_total": ("reason", REASONS),
     "forecache_realtime_model_processes_replaced_total": ("replaced", CAUSES),
 }
 """The same of metrics with a second label: the cells' names begin with the first word."""

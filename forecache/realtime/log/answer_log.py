@@ -114,13 +114,13 @@ class AnswerLog:
     """Logs the answers of one release, on the event loop's thread.
 
     Args:
-        arm: One of `forecache.realtime.log.record.ARMS`.
+        variant: One of `forecache.realtime.log.record.VARIANTS`.
     """
 
-    def __init__(self, release: Release, channel: LogChannel, *, arm: str = "current") -> None:
+    def __init__(self, release: Release, channel: LogChannel, *, variant: str = "current") -> None:
         assert release.log is not None
         self._sampler = Sampler(release.name, release.log, release.request)
-        self._release, self._channel, self._arm = release, channel, arm.encode()
+        self._release, self._channel, self._variant = release, channel, variant.encode()
         self._number, self._version = release.number, release.model.version
         self._half, self._ids = secrets.token_hex(8), count(1)
         self._stores: tuple[tuple[object, ...], bytes] = ((), b"")
@@ -138,18 +138,18 @@ class AnswerLog:
         self._channel.counters.set_sending(True)
 
     def add(
-        self, request: ParsedRequest, answered: RequestAnswer, clock: RequestClock, *, arm: str | None = None
+        self, request: ParsedRequest, answered: RequestAnswer, clock: RequestClock, *, variant: str | None = None
     ) -> None:
         """Log an answer if its key is in the sample; an error costs the row, never the answer.
 
         Args:
-            arm: The arm that answered, if not the release's own.
+            variant: The variant that answered, if not the release's own.
         """
         try:
             key = self._sampler.key_of(request)
             if self._sampler.is_logged(key):
-                arm_name = self._arm if arm is None else arm.encode()
-                self._channel.add(self._pack_answer(request, answered, clock, key, arm_name))
+                variant_name = self._variant if variant is None else variant.encode()
+                self._channel.add(self._pack_answer(request, answered, clock, key, variant_name))
         except Exception as error:  # the answer has gone out, or still has to
             self._channel.counters.add("lost_error")
             if self._failures.is_due():
@@ -157,12 +157,15 @@ class AnswerLog:
         self._channel.counters.set_sending(False)
 
     def _pack_answer(
-        self, request: ParsedRequest, answered: RequestAnswer, clock: RequestClock, key: bytes, arm: bytes
+        self, request: ParsedRequest, answered: RequestAnswer, clock: RequestClock, key: bytes, variant: bytes
     ) -> bytes:
-        times, scores, rung = answered.times, answered.scores, answered.rung
-        rungs = ranking = b""
-        if not rung:
-            rung, rungs = lowest_fallback(answered.rungs), orjson.dumps(list(answered.rungs))
+        times, scores, answered_by = answered.times, answered.scores, answered.answered_by
+        item_answered_by = ranking = b""
+        if not answered_by:
+            answered_by, item_answered_by = (
+                lowest_fallback(answered.item_answered_by),
+                orjson.dumps(list(answered.item_answered_by)),
+            )
             if answered.order is not None:
                 ranking = answered.order.astype("<i4").tobytes()
         if scores is not None and scores.dtype.char not in "fd":
@@ -175,7 +178,7 @@ class AnswerLog:
             deadline_ms=clock.deadline_ms,
             times_us=(
                 times.wait // 1000, times.parse // 1000, times.lookup // 1000, times.transform // 1000,
-                times.model // 1000, times.ladder // 1000, min(answered.elapsed // 1000, _MOST_US),
+                times.model // 1000, times.fallbacks // 1000, min(answered.elapsed // 1000, _MOST_US),
             ),
             late=answered.late,
             request_id=answered.request_id.encode("utf-8", "replace"),
@@ -183,12 +186,12 @@ class AnswerLog:
             request=request.body or encode_request(self._release, request),
             features=answered.features,
             scores=scores,
-            rung=rung.encode(),
-            why=answered.why.encode(),
-            arm=arm,
+            answered_by=answered_by.encode(),
+            fallback_reason=answered.fallback_reason.encode(),
+            variant=variant,
             stores=self._stores_of(answered.used) if answered.used else b"",
-            flags=orjson.dumps(list(answered.flags)) if answered.flags else b"",
-            rungs=rungs,
+            warnings=orjson.dumps(list(answered.warnings)) if answered.warnings else b"",
+            item_answered_by=item_answered_by,
             ranking=ranking,
             live=orjson.dumps([_live(*each) for each in answered.live.items()]) if answered.live else b"",
         )  # fmt: skip

@@ -96,8 +96,18 @@ def _table(rows: Sequence[Mapping[str, Any]], stored: pa.Schema) -> pa.Table:
     return pa.table([pa.array([row[each.name] for row in rows], each.type) for each in stored], schema=stored)
 
 
-_ALIKE = ["release", "model_version", "arm", "score_dtype", "rung", "why", "replica", "items", "deadline_ms"]
-_BOUNDS = ["request_id", "arrived_at", "key", "release", "model_version", "arm", "rung", "late", *TIMES]
+_ALIKE = [
+    "release",
+    "model_version",
+    "variant",
+    "score_dtype",
+    "answered_by",
+    "fallback_reason",
+    "replica",
+    "items",
+    "deadline_ms",
+]
+_BOUNDS = ["request_id", "arrived_at", "key", "release", "model_version", "variant", "answered_by", "late", *TIMES]
 PARQUET: Mapping[str, Any] = {
     "group_rows": 8192,
     "compression": "zstd",

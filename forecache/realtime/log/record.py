@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-ARMS = ("current", "canary", "control", "aa", "shadow", "loading")
-"""Arms: the current release, a canary, the current release as second arm of an A/A test, a shadow that is never sent,
-or the current release in place of a canary that was still loading."""
-TIMES = ("wait_us", "parse_us", "lookup_us", "transform_us", "model_us", "ladder_us", "total_us")
+VARIANTS = ("current", "canary", "control", "aa", "shadow", "loading")
+"""Variants: the current release, a canary, the current release as second variant of an A/A test, a shadow that is never
+sent, or the current release in place of a canary that was still loading."""
+TIMES = ("wait_us", "parse_us", "lookup_us", "transform_us", "model_us", "fallbacks_us", "total_us")
 """Microseconds of the stages, and from the arrival of the request until its answer was written."""
 DAY = "day"
 
@@ -38,14 +38,14 @@ def schema() -> "pa.Schema":
     key: Values of `Log.by` as the store encodes keys.
     request: The request as the reader's own JSON; `forecache.realtime.log.answer_log` reads it.
     items: Number of candidates; 1 if the model ranks none.
-    release, model_version, arm: The release, model and arm that answered.
+    release, model_version, variant: The release, model and variant that answered.
     features: float32, little-endian, [items, num_features] as the model got them, C order; null if it was not called.
     scores, score_dtype: [items] in the order of the request, in this numpy dtype; null if there are none.
-    rung: The last fallback that a candidate comes from; "model" if the model scored all.
-    rungs, ranking: Only if candidates come from several fallbacks: that of each, in the order of the request, and the
-        indices of the candidates in the request, best first.
-    why: Reason why the model did not answer; "" if it did.
-    flags: Faults of the model's input.
+    answered_by: The last fallback that a candidate comes from; "model" if the model scored all.
+    item_answered_by, ranking: Only if candidates come from several fallbacks: that of each, in the order of the
+        request, and the indices of the candidates in the request, best first.
+    fallback_reason: Reason why the model did not answer; "" if it did.
+    warnings: Faults of the model's input.
     stores: The versions that the answer comes from: store (its identity), table and delta_version identify their data.
     live: For look-ups of live views, beside the version in `stores`: at_us, the time in microseconds; position, the
         Delta version of the stream's table up to which their keys had events (-1: none); layer, which identifies the
@@ -72,15 +72,15 @@ def schema() -> "pa.Schema":
             ("items", pa.int32()),
             ("release", whole),
             ("model_version", whole),
-            ("arm", text),
+            ("variant", text),
             ("features", pa.binary()),
             ("scores", pa.binary()),
             ("score_dtype", text),
-            ("rung", text),
-            ("rungs", pa.list_(text)),
+            ("answered_by", text),
+            ("item_answered_by", pa.list_(text)),
             ("ranking", pa.list_(pa.int32())),
-            ("why", text),
-            ("flags", pa.list_(text)),
+            ("fallback_reason", text),
+            ("warnings", pa.list_(text)),
             ("stores", pa.list_(pa.struct([*store, *source]))),
             ("live", pa.list_(pa.struct([*live, ("pending", pending)]))),
             ("late", pa.bool_()),
@@ -111,12 +111,12 @@ def pack_answer(
     request: bytes,
     features: "np.ndarray | bytes | None",
     scores: np.ndarray | None,
-    rung: bytes,
-    why: bytes,
-    arm: bytes,
+    answered_by: bytes,
+    fallback_reason: bytes,
+    variant: bytes,
     stores: bytes,
-    flags: bytes,
-    rungs: bytes,
+    warnings: bytes,
+    item_answered_by: bytes,
     ranking: bytes,
     live: bytes,
 ) -> bytes:
@@ -125,7 +125,7 @@ def pack_answer(
     Args:
         times_us: In the order of `TIMES`.
         features: float32 [items, num_features], or its bytes.
-        stores, flags, rungs, live: JSON lists; empty: none.
+        stores, warnings, item_answered_by, live: JSON lists; empty: none.
         ranking: int32, little-endian.
     """
     bits, code, matrix, row = int(late), b"\0", b"", b""
@@ -139,10 +139,12 @@ def pack_answer(
         (
             _FIXED.pack(
                 arrived_us, release, model_version, items, deadline_ms, *times_us, bits, code,
-                len(request_id), len(key), len(request), len(matrix), len(row), len(rung), len(why), len(arm),
-                len(stores), len(flags), len(rungs), len(ranking), len(live),
+                len(request_id), len(key), len(request), len(matrix), len(row), len(answered_by),
+                len(fallback_reason), len(variant),
+                len(stores), len(warnings), len(item_answered_by), len(ranking), len(live),
             ),
-            request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking, live,
+            request_id, key, request, matrix, row, answered_by, fallback_reason, variant, stores,
+            warnings, item_answered_by, ranking, live,
         )
     )  # fmt: skip
 
@@ -162,7 +164,21 @@ def unpack_answer(content: memoryview) -> dict[str, Any]:
         at += size
     if at != len(content):
         raise ValueError(f"A logged answer has {len(content)} bytes, and its parts {at}.")
-    request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking, live = parts
+    (
+        request_id,
+        key,
+        request,
+        matrix,
+        row,
+        answered_by,
+        fallback_reason,
+        variant,
+        stores,
+        warnings,
+        item_answered_by,
+        ranking,
+        live,
+    ) = parts
     return {
         "request_id": str(request_id, "utf-8", "replace"),
         "arrived_at": arrived,
@@ -171,15 +187,15 @@ def unpack_answer(content: memoryview) -> dict[str, Any]:
         "items": items,
         "release": release,
         "model_version": version,
-        "arm": str(arm, "utf-8"),
+        "variant": str(variant, "utf-8"),
         "features": matrix if bits & _HAS_FEATURES else None,
         "scores": row if bits & _HAS_SCORES else None,
         "score_dtype": _DTYPES[code.decode()],
-        "rung": str(rung, "utf-8"),
-        "rungs": orjson.loads(rungs) if rungs else None,
+        "answered_by": str(answered_by, "utf-8"),
+        "item_answered_by": orjson.loads(item_answered_by) if item_answered_by else None,
         "ranking": np.frombuffer(ranking, "<i4").tolist() if ranking else None,
-        "why": str(why, "utf-8"),
-        "flags": orjson.loads(flags) if flags else [],
+        "fallback_reason": str(fallback_reason, "utf-8"),
+        "warnings": orjson.loads(warnings) if warnings else [],
         "stores": orjson.loads(stores) if stores else [],
         "live": orjson.loads(live) if live else [],
         "late": bool(bits & _LATE),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from forecache.base.errors import DamagedError
 from forecache.declare.realtime.examples import Log
-from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
+from forecache.declare.realtime.lookups import DeclaredFallback, Default, DotProduct, OrderGiven, Precomputed, Stored
 from forecache.declare.realtime.request import Candidates, RequestField, convert_value
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
@@ -70,7 +70,7 @@ class Release:
     transform: str  # `module:name` in its code
     model: ReleasedModel
     output: str
-    ladder: tuple[Rung, ...]
+    fallbacks: tuple[DeclaredFallback, ...]
     deadline_ms: float
     on_contract: Literal["refuse", "flag"] = "refuse"
     on_unknown: Literal["refuse", "ignore"] = "refuse"
@@ -102,7 +102,7 @@ class Release:
         content["lookups"] = [_lookup_to_json(each) for each in self.lookups]
         content["model"] = asdict(self.model)
         content["log"] = self.log and asdict(self.log)
-        content["ladder"] = [{"rung": type(rung).__name__, **asdict(rung)} for rung in self.ladder]
+        content["fallbacks"] = [{"kind": type(fallback).__name__, **asdict(fallback)} for fallback in self.fallbacks]
         content["files"] = {name: asdict(each) for name, each in self.files.items()}
         return dump_with_checksum(content)
 
@@ -128,7 +128,7 @@ def release_from_json(content: bytes, *, what: str) -> Release:
             "features": tuple(data["features"]),
             "model": ReleasedModel(**{**data["model"], "spec": _spec_from_json(data["model"]["spec"])}),
             "log": data.get("log") and Log(**_tuples(data["log"], "by")),
-            "ladder": tuple(map(_fallback_from_json, data["ladder"])),
+            "fallbacks": tuple(map(_fallback_from_json, data["fallbacks"])),
             "files": {name: ReleaseFile(**each) for name, each in data["files"].items()},
         }
     )
@@ -144,12 +144,12 @@ def _field_from_json(stored: Mapping[str, Any]) -> RequestField:
     return found if found.default is None else RequestField(**{**stored, "default": convert_value(found, None)})
 
 
-def _fallback_from_json(stored: Mapping[str, Any]) -> Rung:
-    kind, values = stored["rung"], {name: value for name, value in stored.items() if name != "rung"}
+def _fallback_from_json(stored: Mapping[str, Any]) -> DeclaredFallback:
+    kind, values = stored["kind"], {name: value for name, value in stored.items() if name != "kind"}
     if kind == "DotProduct":
         return DotProduct(_stored_from_json(values["user"]), _stored_from_json(values["item"]))
-    if kind == "LastNight":
-        return LastNight(_stored_from_json(values["of"]))
+    if kind == "Precomputed":
+        return Precomputed(_stored_from_json(values["of"]))
     return OrderGiven() if kind == "OrderGiven" else Default(**values)
 
 

@@ -28,7 +28,7 @@ class GuardResult:
     """Result of a guard in a step."""
 
     guard: str  # its name
-    candidate: float  # means of the two arms
+    candidate: float  # means of the two variants
     current: float
     low: float | None  # bounds of the harmful difference, valid at all looks together; None: too few keys
     high: float | None
@@ -41,12 +41,15 @@ class RolloutStep:
     """A step of a rollout, running or ended."""
 
     stage: Stage
-    share: float  # share of keys in the arm that is compared with the rest
+    share: float  # share of keys in the variant that is compared with the rest
     since: str  # ISO 8601 in UTC
     until: str = ""  # "" while the step is running
     verdict: str = "waits"  # "waits", "passed", "returned" or "paused"
     why: str = ""  # reason of the verdict, in a sentence
-    requests: tuple[int, int] = (0, 0)  # number of requests in the arm of the current release, and in the other arm
+    requests: tuple[int, int] = (
+        0,
+        0,
+    )  # number of requests in the variant of the current release, and in the other variant
     compared: tuple[GuardResult, ...] = ()  # results of the guards
     shown: Mapping[str, float] = field(default_factory=dict)  # mean times, agreement of scores
 
@@ -79,7 +82,7 @@ class RolloutState:
 
     @property
     def salt(self) -> bytes:
-        """Salt of the hash that assigns keys to arms; it differs by release, so that no key is always first."""
+        """Salt of the hash that assigns keys to variants; it differs by release, so that no key is always first."""
         return f"rollout:{self.name}:{self.release}".encode()
 
     @property

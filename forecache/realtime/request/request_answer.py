@@ -50,7 +50,7 @@ class LookupResult:
     views: dict[str, np.ndarray] = field(default_factory=dict)  # float32 [length or 1, d] by look-up; NaN: no row
     known: dict[str, np.ndarray] = field(default_factory=dict)  # bool [length or 1]: the key has a row
     versions: dict[str, Any] = field(default_factory=dict)  # by store, the version that was read
-    flags: list[str] = field(default_factory=list)  # faults of what was read, each a sentence
+    warnings: list[str] = field(default_factory=list)  # faults of what was read, each a sentence
     merged: dict[str, LiveRead] = field(default_factory=dict)  # what look-ups of live views read
     features: np.ndarray | bytes | None = None
 
@@ -60,14 +60,14 @@ MODEL = "model"
 
 @dataclass(slots=True)
 class StageTimes:
-    """Nanoseconds of the stages of one answer; 0 for a skipped stage. `ladder` is the time of the fallbacks."""
+    """Nanoseconds of the stages of one answer; 0 for a skipped stage. `fallbacks` is the time of the fallbacks."""
 
     wait: int = 0
     parse: int = 0
     lookup: int = 0
     transform: int = 0
     model: int = 0
-    ladder: int = 0
+    fallbacks: int = 0
 
 
 @dataclass(slots=True)
@@ -81,12 +81,12 @@ class RequestAnswer:
 
     items: Sequence[Any]  # identifier of each candidate, in the order of the request; empty if the answer is one value
     scores: np.ndarray | None  # [n] in the order of the request; None: candidates stay in the order given
-    rung: str  # name of the fallback that gave all scores, or "model"; "" if they come from several
-    rungs: Sequence[str] = ()  # if the scores come from several, the name for each candidate
+    answered_by: str  # name of the fallback that gave all scores, or "model"; "" if they come from several
+    item_answered_by: Sequence[str] = ()  # if the scores come from several, the name for each candidate
     order: np.ndarray | None = None  # indices of the candidates, best first; None: as given
     used: "Mapping[str, VersionAnswers]" = field(default_factory=dict)  # what it comes from, by store
-    why: str = ""  # reason why the model did not answer; "" if it did
-    flags: Sequence[str] = ()  # faults of the model's input, each a sentence
+    fallback_reason: str = ""  # reason why the model did not answer; "" if it did
+    warnings: Sequence[str] = ()  # faults of the model's input, each a sentence
     request_id: str = ""
     single: np.ndarray | None = None
     times: StageTimes = field(default_factory=StageTimes)
@@ -98,15 +98,15 @@ class RequestAnswer:
     @property
     def is_by_model(self) -> bool:
         """Return True if the model was called; an answer without candidates is by nobody."""
-        return not self.why and self.scores is not None
+        return not self.fallback_reason and self.scores is not None
 
 
-def lowest_fallback(rungs: Sequence[str]) -> str:
+def lowest_fallback(item_answered_by: Sequence[str]) -> str:
     """Return the last fallback in the usual order among those that candidates come from."""
-    return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
+    return list(dict.fromkeys(sorted(item_answered_by, key=_RANK.__getitem__)))[-1]
 
 
-_RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given": 4}
+_RANK = {MODEL: 0, "dot_product": 1, "precomputed": 2, "default": 3, "order_given": 4}
 
 
 class NoScores(Exception):

@@ -25,13 +25,13 @@ class RealtimeAnswer:
     """The answer of a real-time model, with its origin.
 
     Attributes:
-        items: The candidates, best first, each with its score (None if its fallback has none) and its `rung`, the
-            fallback that scored it; empty if the answer is a value.
+        items: The candidates, best first, each with its score (None if its fallback has none) and its `answered_by`,
+            the fallback that scored it; empty if the answer is a value.
         value: By output; empty if the answer is a ranking.
-        rung: "model", or the last fallback in the order that a part of the answer comes from.
-        rungs: Number of candidates by what scored them.
-        why: Reason why the model did not answer; "" if it did.
-        flags: Problems of the model's inputs, each a sentence.
+        answered_by: "model", or the last fallback in the order that a part of the answer comes from.
+        answered_by_counts: Number of candidates by what scored them.
+        fallback_reason: Reason why the model did not answer; "" if it did.
+        warnings: Problems of the model's inputs, each a sentence.
         model_runtime: The library or kind that runs the model: "lightgbm", "onnx", "function", ... A function's
             versions are numbered apart from those in the registry.
         stores: By name, the `version`, `as_of`, `age_s` and `stale` of each that was read.
@@ -43,10 +43,10 @@ class RealtimeAnswer:
     request_id: str | None
     items: tuple[Mapping[str, Any], ...]
     value: Mapping[str, Any]
-    rung: str
-    rungs: Mapping[str, int]
-    why: str
-    flags: tuple[str, ...]
+    answered_by: str
+    answered_by_counts: Mapping[str, int]
+    fallback_reason: str
+    warnings: tuple[str, ...]
     model_name: str
     model_version: int
     model_runtime: str
@@ -117,10 +117,10 @@ def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
         request_id=data["request_id"],
         items=tuple(data.get("items", ())),
         value=data.get("value", {}),
-        rung=data["rung"],
-        rungs=data["rungs"],
-        why=data.get("why", ""),
-        flags=tuple(data.get("flags", ())),
+        answered_by=data["answered_by"],
+        answered_by_counts=data["answered_by_counts"],
+        fallback_reason=data.get("fallback_reason", ""),
+        warnings=tuple(data.get("warnings", ())),
         model_name=data["model"]["name"],
         model_version=data["model"]["version"],
         model_runtime=data["model"]["runtime"],

@@ -17,7 +17,7 @@ from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import PENDING, LiveLayer, LiveRow, read_layer
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
 from forecache.stream.step import StepResult
-from forecache.stream.table.schema import ALL_PARTITIONS, BASE, MODEL_VERSION, POSITION, RELEASE
+from forecache.stream.table.schema import ALL_PARTITIONS, FEATURE_VERSION, MODEL_VERSION, POSITION, RELEASE
 from forecache.stream.table.writer import Offsets, StreamWriter
 
 Rows = list[tuple[bytes, LiveRow]]
@@ -103,7 +103,7 @@ def _answer_rows_function(layer: LiveLayer) -> Callable[[StepResult, Offsets], R
         found = drop_unanswered(answered.rows, layer.fields) if layer.replaces_rows else answered.rows
         if not found.num_rows:
             return []
-        found = found.select(list(dict.fromkeys([*columns, MODEL_VERSION, RELEASE, BASE])))
+        found = found.select(list(dict.fromkeys([*columns, MODEL_VERSION, RELEASE, FEATURE_VERSION])))
         found = found.append_column(POSITION, pa.repeat(pa.scalar(PENDING, pa.int64()), found.num_rows))
         return streamed_rows(found, layer.key, layer.fields, event_time=layer.event_time)
 

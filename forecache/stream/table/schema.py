@@ -1,7 +1,7 @@
 """Schemas of a stream: its table, its quarantine, and the messages that both are made from.
 
 A stream is ordered by `position` and `place` of the rows in its table. The answers of a row depend on the rows before
-it in this order and on the batch states that `base` names, never on how events were batched.
+it in this order and on the batch states that `feature_version` names, never on how events were batched.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,13 @@ from forecache.declare.stream import FEATURES
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"
-MODEL_VERSION, RELEASE, BASE, LATE, RUNG = "model_version", "release", "base", "late", "rung"
+MODEL_VERSION, RELEASE, FEATURE_VERSION, LATE, ANSWERED_BY = (
+    "model_version",
+    "release",
+    "feature_version",
+    "late",
+    "answered_by",
+)
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 MESSAGES = pa.schema(
@@ -40,7 +46,7 @@ BEHIND = (
     pa.field(RELEASE, pa.int64()),  # that answered; null if there is none
     # For each live view, in declared order, the batch state that its features are merged with, joined by ",":
     # `<view>=<as_of>@<delta_version>` of the view's table, or `<view>=` before the first.
-    pa.field(BASE, pa.string()),
+    pa.field(FEATURE_VERSION, pa.string()),
     pa.field(LATE, pa.bool_()),  # a nightly run had processed the event's day already
 )
 """The columns after the answer's."""
@@ -120,9 +126,9 @@ def schema_of(stream: Any) -> pa.Schema:
 
 
 def output_fields(answers: Any) -> list[pa.Field]:
-    """The columns of an answer: the outputs of a pipeline, or a real-time model's output and its rung (fallback)."""
+    """The columns of an answer: the outputs of a pipeline, or a real-time model's output and what answered."""
     if isinstance(answers, Realtime):
-        return [pa.field(answers.output, pa.float64()), pa.field(RUNG, pa.string())]
+        return [pa.field(answers.output, pa.float64()), pa.field(ANSWERED_BY, pa.string())]
     if isinstance(answers, Pipeline):
         specs = [field for output in answers.output_specs for field in output.arrow_fields]
         return [*specs, *(pa.field(segment.name, pa.string()) for segment in answers.segments)]

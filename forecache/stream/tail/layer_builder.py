@@ -16,7 +16,7 @@ from forecache.kit.windows.plan import MergePlan, plan_from_json
 from forecache.kit.windows.tiles import TileCodec
 from forecache.serve.store.encoding.entries import encode_keys
 from forecache.serve.store.encoding.streamed_rows import (
-    BASE,
+    FEATURE_VERSION,
     EVENT_DAY,
     MODEL_VERSION,
     PLACE,
@@ -94,7 +94,7 @@ class RowLayerBuilder:
         return drop_unanswered(rows, self._layer.fields) if self._layer.replaces_rows else rows
 
     def _columns(self, there: Iterable[str]) -> list[str]:
-        wanted = [*self._needed, *(field.name for field in self._layer.fields), MODEL_VERSION, RELEASE, BASE]
+        wanted = [*self._needed, *(field.name for field in self._layer.fields), MODEL_VERSION, RELEASE, FEATURE_VERSION]
         known = set(there)
         return [name for name in dict.fromkeys(wanted) if name in known or name in self._needed]
 

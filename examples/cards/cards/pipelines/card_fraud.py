@@ -14,9 +14,9 @@ from forecache import (
     Examples,
     Feature,
     Gate,
-    LastNight,
     LiveRows,
     Lookup,
+    Precomputed,
     Realtime,
     RequestField,
     Stored,
@@ -87,7 +87,7 @@ card_fraud = Realtime(
     gate=Gate(
         metric="average_precision", floors={"average_precision": 0.5}, baseline=Baseline("terminal_fraud_share_7d")
     ),
-    ladder=(LastNight(Stored("terminal", ("terminal_id",), "fraud_share_28d")), Default(0.01)),
+    fallbacks=(Precomputed(Stored("terminal", ("terminal_id",), "fraud_share_28d")), Default(0.01)),
     deadline_ms=30.0,
 )
 

@@ -12,11 +12,11 @@ from forecache import (
     Feature,
     FunctionModel,
     Gate,
-    LastNight,
     Log,
     Lookup,
     Output,
     Pipeline,
+    Precomputed,
     Publish,
     Realtime,
     RequestField,
@@ -86,7 +86,7 @@ fraud = Realtime(
         published_h=4.0,  # the night starts at three o'clock UTC and is done by four
     ),
     gate=Gate(metric="average_precision", floors={"average_precision": 0.3}, baseline=Baseline("times_mean")),
-    ladder=(LastNight(Stored("user_risk", ("user_id",), "risk")), Default(0.04)),
+    fallbacks=(Precomputed(Stored("user_risk", ("user_id",), "risk")), Default(0.04)),
     deadline_ms=30.0,
     log=Log("user_id"),
 )

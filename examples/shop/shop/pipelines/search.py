@@ -12,10 +12,10 @@ from forecache import (
     Examples,
     Feature,
     Gate,
-    LastNight,
     Log,
     Lookup,
     OrderGiven,
+    Precomputed,
     Realtime,
     RequestField,
     Stored,
@@ -169,9 +169,9 @@ search = Realtime(
             Baseline("popularity", description="what is sold most"),
         ),
     ),
-    ladder=(
+    fallbacks=(
         DotProduct(Stored("tastes_user_vectors", ("household",)), Stored("tastes_item_vectors", ("product",))),
-        LastNight(Stored("product", ("product",), "sold_28d")),
+        Precomputed(Stored("product", ("product",), "sold_28d")),
         OrderGiven(),
     ),
     deadline_ms=50.0,

@@ -108,7 +108,13 @@ def _stream(row: Mapping[str, Any]) -> list[Content]:
 
 
 _PARTS = ("part1", "part2", "part3", "part4", "part5", "part6", "part7")
-_RUNGS = {"model": "part1", "dot_product": "part3", "last_night": "part4", "default": "part5", "order_given": "part6"}
+_ANSWERED_BY = {
+    "model": "part1",
+    "dot_product": "part3",
+    "precomputed": "part4",
+    "default": "part5",
+    "order_given": "part6",
+}
 _MODEL_STATES = {"served": ("well", "answers"), "earlier": ("warning", "an earlier release answers"),
            "failed": ("critical", "cannot be served"), "loading": ("warning", "is loading")}  # fmt: skip
 _SPARK_STEPS = 5
@@ -165,10 +171,10 @@ def _parts(model: Mapping[str, Any]) -> Iterator[Markup]:
     if not model["answers"]:
         yield tag("p", f"No request in the last {words.span(model['window_s'])}.", class_="empty")
     else:
-        yield _shares("Scores are from", [(words.reason(name), number, _RUNGS.get(name, "part7"))
-                                          for name, number in model["rungs"].items()])  # fmt: skip
-        if model["why"]:
-            reasons = sorted(model["why"].items(), key=lambda each: -each[1])
+        yield _shares("Scores are from", [(words.reason(name), number, _ANSWERED_BY.get(name, "part7"))
+                                          for name, number in model["answered_by_counts"].items()])  # fmt: skip
+        if model["fallback_reasons"]:
+            reasons = sorted(model["fallback_reasons"].items(), key=lambda each: -each[1])
             listed = ", ".join(f"{words.reason(name)} {words.count(number)}" for name, number in reasons)
             yield _line("Without the model", listed)
         stages = [(name, time) for name, time in model["stages_us"].items() if time > 0]

@@ -244,7 +244,7 @@ class ViewAnswers(LiveAnswers):
         super().refresh(now)
         manifest, today = self.manifest, moment_of(self._second * 1_000_000).date()
         night = f"{manifest.pipeline}={manifest.as_of}@{manifest.source.delta_version}"
-        self._made_of = b'{"as_of":"%b","base":"%b"}' % (today.isoformat().encode(), night.encode())
+        self._made_of = b'{"as_of":"%b","feature_version":"%b"}' % (today.isoformat().encode(), night.encode())
         self._common = _WITHOUT_EVENT % (self.live.verified_through, self._made_of[1:-1])
         self.tail = b"," + self._common + self._moment
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
-MODEL_VERSION, RELEASE, BASE, LATE = "model_version", "release", "base", "late"
+MODEL_VERSION, RELEASE, FEATURE_VERSION, LATE = "model_version", "release", "feature_version", "late"
 """Columns of every stream's table; see `forecache.stream.table.schema`."""
 
-_MADE_BY = (MODEL_VERSION, RELEASE, BASE)
+_MADE_BY = (MODEL_VERSION, RELEASE, FEATURE_VERSION)
 _SERVED_AS = {
     "double": pa.float64(),
     "bigint": pa.int64(),
@@ -55,7 +55,7 @@ def streamed_rows(
     """The key and the live row of every row; raises InputError for a key that is null, empty or too long.
 
     The rows have the columns of the key and the fields, `position`, and `event_time`, a timestamp or a date;
-    `model_version`, `release` and `base`, if present, are the row's provenance.
+    `model_version`, `release` and `feature_version`, if present, are the row's provenance.
     """
     if len(rows) == 0:
         return []

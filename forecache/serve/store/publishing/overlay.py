@@ -19,7 +19,7 @@ from forecache.base.settings import Settings
 from forecache.declare import PROVENANCE_COLUMNS
 from forecache.serve.store.encoding.entries import ROW_AS_OF, Encoder, EntryEncoding, encode_keys, short_lists
 from forecache.serve.store.encoding.streamed_rows import (
-    BASE,
+    FEATURE_VERSION,
     EVENT_DAY,
     LATE,
     MODEL_VERSION,
@@ -86,7 +86,7 @@ class Overlay:
 
     def _add_provenance(self, rows: pa.Table, model_name: str) -> pa.Table:
         rows = cast_to_served_types(rows, self.fields).combine_chunks()
-        base = pc.struct_field(pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)"), "version")
+        base = pc.struct_field(pc.extract_regex(rows.column(FEATURE_VERSION), r"@(?P<version>[0-9]+)"), "version")
         told = (
             pa.repeat(model_name, len(rows)),
             rows.column(MODEL_VERSION).cast(pa.int32()),
@@ -111,7 +111,7 @@ def open_overlay(
     table = open_stream_table(settings, layer.table)
     rows = None
     if layer.kind == "rows":
-        names = [*key.names, *(field.name for field in fields), MODEL_VERSION, BASE, RECEIVED_AT]
+        names = [*key.names, *(field.name for field in fields), MODEL_VERSION, FEATURE_VERSION, RECEIVED_AT]
         rows = unseen_rows(table, key, names, fields, night=night, cut=table.version)
     return Overlay(layer.stream, layer.table, table.id, table.version, layer.kind == "tiles", rows, key, tuple(fields))
 
@@ -124,7 +124,9 @@ def unseen_rows(
     It has the columns `names` besides `position` and `place`. None: there are no such rows.
     """
     latest = LatestRows(key)
-    columns = list(dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, BASE]))
+    columns = list(
+        dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, FEATURE_VERSION])
+    )
     where = (pc.field(EVENT_DAY) > pa.scalar(night)) | pc.field(LATE)
     for batch in table.batches(columns, up_to=cut, where=where):
         latest.add(drop_unanswered(batch.filter(_is_unseen(batch, night)), fields))
@@ -138,7 +140,9 @@ def _is_unseen(rows: pa.Table, night: date) -> pa.ChunkedArray:
 
 
 def _nights_of(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")
+    return pc.struct_field(
+        pc.extract_regex(rows.column(FEATURE_VERSION), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night"
+    )
 
 
 _ROWS = pa.schema([("hash", pa.uint64()), ("key", pa.binary())])

@@ -5,7 +5,7 @@ import numpy as np
 from asked_project import transforms
 from asked_project.views import household
 from forecache import Rows
-from forecache.declare import Default, Feature, FunctionModel, LastNight, Lookup, Realtime, RequestField, Stored
+from forecache.declare import Default, Feature, FunctionModel, Lookup, Precomputed, Realtime, RequestField, Stored
 
 
 def paid(rows: Rows) -> np.ndarray:
@@ -21,5 +21,5 @@ payments = Realtime(
     features=(Feature("amount"), Feature("spend_28d")),
     model=FunctionModel(transforms.suspicion),
     output="suspicion",
-    ladder=(LastNight(Stored("household", ("household_id",), "visits_28d")), Default(0.5)),
+    fallbacks=(Precomputed(Stored("household", ("household_id",), "visits_28d")), Default(0.5)),
 )

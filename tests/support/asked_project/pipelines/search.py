@@ -12,9 +12,9 @@ from forecache.declare import (
     Examples,
     Feature,
     Gate,
-    LastNight,
     Lookup,
     OrderGiven,
+    Precomputed,
     Realtime,
     RequestField,
     Stored,
@@ -37,11 +37,11 @@ search = Realtime(
     gate=Gate(
         "ndcg@10", {"ndcg@10": 0.2}, baseline=(Baseline("price_log"),), max_regression=0.2, max_latency_ms=1000.0
     ),
-    ladder=(
+    fallbacks=(
         DotProduct(
             Stored("household", ("household_id",), "spend_28d"), Stored("product", ("product_id",), "popularity")
         ),
-        LastNight(Stored("product", ("product_id",), "popularity")),
+        Precomputed(Stored("product", ("product_id",), "popularity")),
         OrderGiven(),
     ),
 )

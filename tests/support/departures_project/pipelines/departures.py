@@ -15,9 +15,9 @@ from forecache.declare import (
     Feature,
     FunctionModel,
     Gate,
-    LastNight,
     Lookup,
     OrderGiven,
+    Precomputed,
     Realtime,
     RequestField,
     Stored,
@@ -64,7 +64,7 @@ late = Realtime(
         (DEPARTURES,), past_departures, label="is_late", kind="binary", train_days=8, validation_days=2, test_days=3
     ),
     gate=Gate(metric="roc_auc", floors={"roc_auc": 0.52}, baseline=Baseline("miles"), max_latency_ms=100.0),
-    ladder=(LastNight(Stored("carrier", ("carrier",), "late_7d")), Default(0.2)),
+    fallbacks=(Precomputed(Stored("carrier", ("carrier",), "late_7d")), Default(0.2)),
     deadline_ms=60_000.0,
 )
 choice = Realtime(
@@ -75,6 +75,6 @@ choice = Realtime(
     transform=carrier_features,
     features=(Feature("late_share"), Feature("fare")),
     model=FunctionModel(punctual),
-    ladder=(OrderGiven(),),
+    fallbacks=(OrderGiven(),),
     deadline_ms=60_000.0,
 )

@@ -74,7 +74,7 @@ offers = Realtime(
     features=tuple(map(Feature, FEATURES)),
     model=EstimatorModel(ranker, patience=20),
     output="score",
-    ladder=(OrderGiven(),),
+    fallbacks=(OrderGiven(),),
     examples=Examples(
         (SHOWN,), examples, "taken", "ranking", train_days=6, validation_days=2, test_days=2, horizon_days=1
     ),

@@ -49,7 +49,7 @@ takers = Realtime(
     features=(Feature("shown"), Feature("spend_3d"), Feature("visits"), Feature("is_app")),
     model=EstimatorModel(classifier, patience=None),
     output="probability",
-    ladder=(Default(0.5),),
+    fallbacks=(Default(0.5),),
     examples=Examples(
         (SHOWN,),
         requests,

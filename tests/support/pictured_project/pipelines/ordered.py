@@ -38,7 +38,7 @@ def _declared(name: str, rollout: Rollout | None = None) -> Realtime:
         transform=transforms.rank,
         features=tuple(map(Feature, FEATURES)),
         model=EstimatorModel(_unused),
-        ladder=(OrderGiven(),),
+        fallbacks=(OrderGiven(),),
         examples=Examples((SALES,), _unused, label="taken", kind="ranking"),
         gate=Gate("ndcg@5", {"ndcg@5": 0.3}, baseline=Baseline("spend")),
         log=Log("household_id"),

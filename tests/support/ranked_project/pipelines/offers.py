@@ -67,7 +67,7 @@ offers = Realtime(
     examples=EXAMPLES,
     model=EstimatorModel(lambdamart, patience=20),
     gate=Gate("ndcg@10", {"ndcg@10": 0.4}, baseline=(Baseline("popularity"), Baseline("price", scale=-1.0))),
-    ladder=(OrderGiven(),),
+    fallbacks=(OrderGiven(),),
 )
 offers_xgboost = replace(offers, name="offers_xgboost", model=EstimatorModel(xgboost_ranker, patience=20))
 offers_by_offer = replace(offers, name="offers_by_offer", model=EstimatorModel(by_offer))

@@ -9,7 +9,7 @@ import numpy as np
 from bench_ranking import faults
 from forecache.declare import Column, Feature, Features, FeatureView, Log, Publish, Source
 from forecache.declare.models.applied import FunctionModel, RegisteredModel
-from forecache.declare.realtime.lookups import LastNight, Lookup, OrderGiven, Stored
+from forecache.declare.realtime.lookups import Lookup, OrderGiven, Precomputed, Stored
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.request_rows import Rows
@@ -54,7 +54,7 @@ def realtime(name: str, model: Any, **others: Any) -> Realtime:
         transform=features,
         features=tuple(map(Feature, (*HOUSEHOLD_FEATURES, *PRODUCT_FEATURES))),
         model=model,
-        ladder=(LastNight(Stored("product", ("product_id",), "p00")), OrderGiven()),
+        fallbacks=(Precomputed(Stored("product", ("product_id",), "p00")), OrderGiven()),
         **others,
     )
 

@@ -65,7 +65,7 @@ fraud = Realtime(
     transform=features,
     features=tuple(map(Feature, FEATURES)),
     model=RegisteredModel("models:/fraud@champion"),
-    ladder=(Default(0.0),),
+    fallbacks=(Default(0.0),),
 )
 scored = Stream(
     "scored",
