@@ -40,7 +40,7 @@ bash scripts/kafka.sh start "$FORECACHE_HOME/kafka" "$PORT"
 .venv/bin/python -m cards.demo.land --customers "$CUSTOMERS" --last "$NIGHT"
 
 say "2. The night of $NIGHT: features, training, gate, release, publish"
-.venv/bin/forecache run card_fraud --job full --night "$NIGHT"
+.venv/bin/forecache run card_fraud --job full --date "$NIGHT"
 
 say "3. $DAY, streamed: forecache stream cards, forecache serve"
 .venv/bin/python -m cards.demo.day --customers "$CUSTOMERS" --day "$DAY" --speed "$SPEED"

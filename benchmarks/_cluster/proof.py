@@ -140,7 +140,7 @@ def run_undisturbed(cluster: Cluster, home: Path, size: Size, nights: Iterable[d
             send_day(cluster.kafka, topic, night)
             forecache("stream", stream_of_payments.name, "--until-caught-up")
         land_days(night, first=not number, write=lambda name, content: (landing / name).write_bytes(content))
-        forecache("run", *size.names, "--job", size.job(night), "--night", str(night))
+        forecache("run", *size.names, "--job", size.job(night), "--date", str(night))
         if size.has_rollout(night):
             forecache("rollout", "finish", MODEL)
         say(f"{night}: undisturbed in {time.monotonic() - began:.0f} s")
@@ -260,7 +260,7 @@ class Chaos:
 
     def _run_night(self, night: date) -> None:
         """Let two schedulers run a night at once; each tries it again until it has succeeded."""
-        words = ["run", *self._size.names, "--job", self._size.job(night), "--night", str(night)]
+        words = ["run", *self._size.names, "--job", self._size.job(night), "--date", str(night)]
         for name in _SCHEDULERS:
             self.tasks[name].assign(words)
         give_up = time.monotonic() + _DAY_LIMIT_S

@@ -53,7 +53,7 @@ def run(home: Path, night: date, *more: str) -> dict[str, Any]:
         "FORECACHE_PROJECT": "_night.small",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")]),
     }
-    command = [str(Path(sys.executable).with_name("forecache")), "run", "--night", str(night), "--json", *more]
+    command = [str(Path(sys.executable).with_name("forecache")), "run", "--date", str(night), "--json", *more]
     peak, names = 0, set[str]()
 
     def look() -> None:

@@ -57,7 +57,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         for day in judged:
             say(f"fraud: the night of {day - _DAY}")
             _land(customers, day - _DAY, environment)
-            _forecache(environment, "run", "card_fraud", "--job", job, "--night", str(day - _DAY))
+            _forecache(environment, "run", "card_fraud", "--job", job, "--date", str(day - _DAY))
             if job == "full":
                 engine = stack.enter_context(services.engine(settings, "cards", environment))
                 tailer = stack.enter_context(services.tailer(settings, "cards", environment))
@@ -73,7 +73,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     last = protocol.judged_to + _LABELS_DAYS * _DAY
     _land(customers, last, environment)
     batch = _batch(environment, last, settings.home_path / "batch.npz")
-    columns = ["transaction_id", "event_day", "fraud_score", "features", "base", "late"]
+    columns = ["transaction_id", "event_day", "fraud_score", "features", "feature_version", "late"]
     rows = home.rows_of(settings, "stream_cards", columns)
     ids = rows["transaction_id"].to_numpy()
     streamed = dict(zip(ids.tolist(), rows["fraud_score"].to_pylist(), strict=True))
@@ -82,7 +82,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         for name in ("ids", "customer", "terminal", "amount", "fraud", "second")
     }
     payments["day"] = np.concatenate([np.full(len(each.ids), each.day, "datetime64[D]") for each in days.values()])
-    nights = [_nights_of(base) for base in rows["base"].to_pylist()]
+    nights = [_nights_of(base) for base in rows["feature_version"].to_pylist()]
     expected = [{str(day - _DAY)} for day in rows["event_day"].to_pylist()]
     return {
         "customers": customers,
@@ -106,7 +106,7 @@ def _has_rows(settings: "Settings", count: int) -> bool:
 
 
 def _nights_of(base: str) -> set[str]:
-    """The as-of dates in a row's `base`, which is `view=as_of@delta_version` of each view."""
+    """The as-of dates in a row's `feature_version`, which is `view=as_of@delta_version` of each view."""
     return {each.partition("=")[2].partition("@")[0] for each in base.split(",")}
 
 

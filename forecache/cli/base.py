@@ -176,9 +176,9 @@ class DateRangeParam(click.ParamType):  # type: ignore[type-arg]
 
 
 def resolve_range(night: date | None, nights: tuple[date, date] | None) -> tuple[date, date] | None:
-    """The range given by `--night` or `--nights`; both together are a usage error."""
+    """The range given by `--date` or `--dates`; both together are a usage error."""
     if night is not None and nights is not None:
-        raise click.UsageError("Give --night or --nights, not both.")
+        raise click.UsageError("Give --date or --dates, not both.")
     return (night, night) if night is not None else nights
 
 

@@ -185,7 +185,7 @@ def feature_versions(settings: Settings, declared: Pipeline | FeatureView, night
         if night not in records:
             raise NotFoundError(
                 f"{declared.name!r} has no features for the night {night}.",
-                remedy=f"`forecache run PIPELINE --night {night}` builds them.",
+                remedy=f"`forecache run PIPELINE --date {night}` builds them.",
             )
         versions[night] = records[night].delta_version
     return versions

@@ -190,7 +190,7 @@ def _refuse_other_features(settings: Settings, view: FeatureView, source: NightS
     if code not in ("", view.fingerprint):
         raise CheckError(
             f"The features of {view.name} for {source.night} were computed before its declaration or code changed.",
-            remedy=f"`forecache run --night {source.night}` computes and publishes them as they are declared now.",
+            remedy=f"`forecache run --date {source.night}` computes and publishes them as they are declared now.",
         )
 
 
@@ -208,5 +208,5 @@ def _refuse_rolled_back(settings: Settings, pipeline: Served, source: NightSourc
     if model in bad:
         raise CheckError(
             f"The predictions of {pipeline.name} for {source.night} were made by model {model}, which was rolled back.",
-            remedy=f"`forecache run {pipeline.name} --night {source.night}` scores them with the champion first.",
+            remedy=f"`forecache run {pipeline.name} --date {source.night}` scores them with the champion first.",
         )

@@ -124,8 +124,8 @@ def is_same_model(settings: Settings, pipeline: Trainable, first: int, second: i
 
 
 def find_published_by_model(store: Store, model: int) -> Manifest:
-    """The newest published version with a model's predictions, current or earlier, that is not quarantined."""
-    current, bad = store.pointer().current, store.quarantined_versions()
+    """The newest published version with a model's predictions, current or earlier, that is not blocked."""
+    current, bad = store.pointer().current, store.blocked_versions()
     found = [m for m in store.versions() if m.version not in bad and current is not None and m.version <= current]
     made = [manifest for manifest in found if manifest.provenance.model_version == model]
     if made:
@@ -138,15 +138,15 @@ def find_published_by_model(store: Store, model: int) -> Manifest:
     )
 
 
-def versions_to_quarantine(store: Store, entry: Promotion) -> list[int]:
-    """Store versions that a rollback quarantines: the current one, and those after its target by models it leaves."""
+def versions_to_block(store: Store, entry: Promotion) -> list[int]:
+    """Store versions that a rollback blocks: the current one, and those after its target by models it leaves."""
     assert entry.from_published is not None
     assert entry.to_published is not None
     if entry.from_published == entry.to_published:
         return []
     made_by = {manifest.version: manifest.provenance.model_version for manifest in store.versions()}
     models = {made_by.get(entry.from_published), entry.from_version} - {entry.to_version}
-    bad = store.quarantined_versions()
+    bad = store.blocked_versions()
     between = [
         version
         for version, model in made_by.items()
@@ -160,8 +160,8 @@ def undo_operation(
 ) -> Promotion:
     """Move the store and the aliases back to where they were before the operation; returns the closing ledger row."""
     before = store.pointer()
-    lifted = [version for version, why in store.quarantined_versions().items() if why == quarantine_reason(entry)]
-    pointer = before.lift_quarantine(lifted)
+    lifted = [version for version, why in store.blocked_versions().items() if why == block_reason(entry)]
+    pointer = before.unblock(lifted)
     if entry.from_published is not None and pointer.current == entry.to_published:
         pointer = replace(pointer, current=entry.from_published)
     if pointer != before:
@@ -179,8 +179,8 @@ def undo_operation(
     return close_operation(settings, pipeline, closing, lease)
 
 
-def quarantine_reason(entry: Promotion) -> str:
-    """The quarantine reason of an operation, by which its undo finds the versions."""
+def block_reason(entry: Promotion) -> str:
+    """The reason of an operation for blocking, by which its undo finds the versions."""
     return f"rolled back to version {entry.to_published} at {timestamp(entry.recorded_at)}"
 
 
@@ -204,9 +204,9 @@ def roll_back(
 ) -> RollbackResult:
     """Serve an earlier version again, and make the model of its predictions the champion.
 
-    The present version is quarantined and, if another model made it, that model is marked as rolled back: no later run
+    The present version is blocked and, if another model made it, that model is marked as rolled back: no later run
     makes them current again. An interrupted rollback is finished instead, and nothing else is done. Without `version`,
-    the newest retained one before the current is served that is not quarantined; `keep_model` leaves the champion.
+    the newest retained one before the current is served that is not blocked; `keep_model` leaves the champion.
 
     Raises:
         NotFoundError: There is no such version, or its model is not registered any more.
@@ -243,7 +243,7 @@ def roll_back_model(
 ) -> RollbackResult:
     """Make an earlier champion the champion again, and serve the newest version with its predictions.
 
-    Every later store version with predictions of the present champion is quarantined, and that model is marked as
+    Every later store version with predictions of the present champion is blocked, and that model is marked as
     rolled back. An interrupted rollback is finished instead, and nothing else is done. Without `to`, it is the latest
     earlier champion that was not rolled back; `keep_published` leaves the served version until the next publish.
 
@@ -349,9 +349,9 @@ def _complete_operation(
         mark_rolled_back(settings, pipeline, entry.from_version)
     rollback_step("model marked")
     if entry.to_published is not None:
-        bad = dict.fromkeys(versions_to_quarantine(store, entry), quarantine_reason(entry))
+        bad = dict.fromkeys(versions_to_block(store, entry), block_reason(entry))
         before = store.pointer()
-        pointer = before.quarantine(bad)
+        pointer = before.block(bad)
         # A version that was published after this rollback began stays current: the decision was not about it.
         if pointer.current == entry.from_published:
             # A pin that was set after the rollback began is a later decision, and stays.

@@ -132,7 +132,7 @@ def require_scored(pipeline: Pipeline, night: date, there: Container[date | None
     if night not in there:
         raise NotFoundError(
             f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
-            remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
+            remedy=f"`forecache run {pipeline.name} --date {night}` scores it.",
         )
 
 

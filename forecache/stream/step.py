@@ -22,8 +22,8 @@ from forecache.declare.stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge, key_schema
 from forecache.stream.table.schema import (
-    FEATURE_VERSION,
     EVENT_DAY,
+    FEATURE_VERSION,
     HOUR,
     LATE,
     MODEL_VERSION,

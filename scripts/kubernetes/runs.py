@@ -61,7 +61,7 @@ def land_files(trial: Trial) -> None:
 def do_nights_alone(trial: Trial) -> None:
     """Do the nights in one process outside the cluster, in a lake of its own, to compare the pods' tables with."""
     began, nights = time.monotonic(), f"{NIGHTS[0]}..{NIGHTS[-1]}"
-    command = [sys.executable, "-m", "forecache.cli.main", "run", PIPELINE, "--nights", nights]
+    command = [sys.executable, "-m", "forecache.cli.main", "run", PIPELINE, "--dates", nights]
     trial.node(*command, env=describe_place(trial, "alone"))
     trial.write(
         f"three nights by one process outside the cluster, to compare with, in {time.monotonic() - began:.0f} s"

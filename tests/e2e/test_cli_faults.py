@@ -101,7 +101,7 @@ def test_missing_column_is_named_and_its_file_quarantined(home: Path, forecache:
     file = home / "landing" / "purchases" / f"{NIGHT}.csv"
     rows = [line.rsplit(",", 1)[0] for line in file.read_text().splitlines()]
     file.write_text("\n".join(rows) + "\n")
-    ended = forecache("run", "churn", "--night", NIGHT)
+    ended = forecache("run", "churn", "--date", NIGHT)
     assert ended.code == 4
     assert "amount" in ended.last_line
     assert f"{NIGHT}.csv" in ended.last_line
@@ -111,21 +111,21 @@ def test_missing_column_is_named_and_its_file_quarantined(home: Path, forecache:
 
 def test_empty_night_is_named(home: Path, forecache: Command) -> None:
     (home / "landing" / "purchases" / f"{NIGHT}.csv").unlink()
-    ended = forecache("run", "churn", "--night", NIGHT)
+    ended = forecache("run", "churn", "--date", NIGHT)
     assert ended.code == 4
     assert f"The night {NIGHT} is empty" in ended.last_line
 
 
 @pytest.mark.usefixtures("home")
 def test_unknown_night_is_named(forecache: Command) -> None:
-    ended = forecache("run", "churn", "--night", "2031-01-01")
+    ended = forecache("run", "churn", "--date", "2031-01-01")
     assert ended.code in (2, 3, 4)
     assert "2031-01-01" in ended.last_line
 
 
 @pytest.mark.usefixtures("home")
 def test_no_champion_yet_says_to_train(forecache: Command) -> None:
-    ended = forecache("run", "churn", "--night", NIGHT)
+    ended = forecache("run", "churn", "--date", NIGHT)
     assert ended.code == 3
     assert "champion" in ended.last_line
     assert "train" in ended.last_line

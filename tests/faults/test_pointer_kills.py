@@ -34,7 +34,7 @@ def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Served:
-    """The contents of all versions that a store served; a quarantined one, or another of the same number, fails."""
+    """The contents of all versions that a store served; a blocked one, or another of the same number, fails."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -48,7 +48,7 @@ class Served:
             manifest = snapshot.manifest
             assert read.manifest == manifest
         assert self.contents.setdefault(manifest.identity, manifest.content_hash) == manifest.content_hash
-        assert manifest.version not in self.store.quarantined_versions()
+        assert manifest.version not in self.store.blocked_versions()
         return manifest.version
 
 
@@ -71,7 +71,7 @@ def test_a_pointer_that_is_lost_after_a_kill_serves_nothing_that_was_left_and_gi
             break
         assert process.exitcode == -signal.SIGKILL
         served = Served(store)
-        begun = store.pointer().serving in store.quarantined_versions()  # a rollback that has moved nothing yet
+        begun = store.pointer().serving in store.blocked_versions()  # a rollback that has moved nothing yet
         if not begun:
             served.look()
         if again:

@@ -55,7 +55,7 @@ def test_a_promotion_killed_after_its_first_row_is_finished_by_the_next_command(
     recover_interrupted(settings, returns)
     assert models.champion(settings, returns).version == 1
     assert models.model_version(settings, returns, 2).gate == "passed"  # nobody rolled back from it
-    assert open_store(settings, "returns").quarantined_versions() == {}
+    assert open_store(settings, "returns").blocked_versions() == {}
     assert [entry.verdict for entry in promotions(settings, "returns")][-2:] == ["begun", "passed"]
     assert recover_interrupted(settings, returns) is None
 
@@ -94,7 +94,7 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     assert (done is not None) == (begun and not ended)
     assert moved(settings) == (begun, begun)
     store = open_store(settings, "returns")
-    assert sorted(store.quarantined_versions()) == ([2] if begun else [])
+    assert sorted(store.blocked_versions()) == ([2] if begun else [])
     assert models.model_version(settings, returns, 2).gate == ("rolled_back" if begun else "passed")
     verdicts = [entry.verdict for entry in promotions(settings, "returns")]
     assert verdicts == ["passed", "passed"] + (["begun", "passed"] if begun else [])

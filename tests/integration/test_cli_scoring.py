@@ -59,7 +59,7 @@ def test_drift_is_told_in_words_and_figures_and_a_challenger_is_named_scored_and
     assert told["distances"]["test split"]["psi"] < 0.1
     assert cli.main(["drift", "returns"]) == 0
     assert "return_probability is where it was" in capsys.readouterr().out
-    assert cli.main(["drift", "returns", "--night", str(NIGHT + timedelta(days=1))]) == 3
+    assert cli.main(["drift", "returns", "--date", str(NIGHT + timedelta(days=1))]) == 3
 
     assert cli.main(["shadow", "returns"]) == 3
     assert "Pipeline 'returns' has no challenger." in capsys.readouterr().err

@@ -109,28 +109,28 @@ def test_get_cuts_lists(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_rollback_serves_the_version_before_and_quarantines_the_one_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollback_serves_the_version_before_and_blocks_the_one_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "rollback", "churn")["version"] == 1
     states = {item["version"]: item["state"] for item in answer(capsys, "versions", "churn")}
     assert "current" in states[1]
-    assert "quarantined" in states[2]
+    assert "blocked" in states[2]
     assert main(["rollback", "churn"]) == 3
     assert "roll back" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_release_lets_a_quarantined_version_be_published_and_rolled_back_to_again(
+def test_release_lets_a_blocked_version_be_published_and_rolled_back_to_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     answer(capsys, "rollback", "churn")
     assert main(["publish", "churn", "--unchecked"]) == 6
-    assert "forecache unquarantine churn 2" in capsys.readouterr().err
-    released = answer(capsys, "unquarantine", "churn", "2")
+    assert "forecache unblock churn 2" in capsys.readouterr().err
+    released = answer(capsys, "unblock", "churn", "2")
     assert (released["version"], released["state"]) == (2, [])
     assert answer(capsys, "rollback", "churn", "--to", "2")["version"] == 2
-    assert main(["unquarantine", "churn", "2"]) == 0
-    assert capsys.readouterr().out == "Version 2 of churn is not quarantined.\n"
-    assert main(["unquarantine", "churn", "9"]) == 3
+    assert main(["unblock", "churn", "2"]) == 0
+    assert capsys.readouterr().out == "Version 2 of churn is not blocked.\n"
+    assert main(["unblock", "churn", "9"]) == 3
 
 
 def served_by(remote: Path) -> int:
@@ -149,7 +149,7 @@ def test_a_remote_follows_rollback_release_pin_and_unpin(
     assert served_by(remote) == 2
     assert answer(capsys, "rollback", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
     (remote / "churn" / "CURRENT").unlink()
-    assert answer(capsys, "unquarantine", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
+    assert answer(capsys, "unblock", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
     assert answer(capsys, "pin", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 2
     assert answer(capsys, "unpin", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
 
@@ -268,7 +268,7 @@ def test_a_replica_goes_on_pulling_until_it_is_told_to_end(
         (["get", "churn", "77777"], 3, "has no key '77777'"),
         (["get", "churn", ""], 4, "The key ''"),
         (["get", "churn", "00001", "--version", "9"], 3, "has no version 9"),
-        (["publish", "churn", "--night", "1998-01-01"], 3, "1998-01-01"),
+        (["publish", "churn", "--date", "1998-01-01"], 3, "1998-01-01"),
         (["publish", "nope"], 3, "There is no pipeline, recommender or feature view 'nope'"),
         (["versions", "spend"], 3, "Nothing is published for spend"),
         (["get", "spend", "00001"], 3, "Nothing is published for spend"),

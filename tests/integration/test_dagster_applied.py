@@ -159,7 +159,7 @@ def test_what_is_not_published_ends_with_its_predictions(shop: Settings, capsys:
         ("run", "ruled", "--job", "training"),
         ("tune", "ruled"),
         ("promote", "ruled", "1"),
-        ("models", "judge", "ruled", "1"),
+        ("models", "evaluate", "ruled", "1"),
         ("models", "reject", "ruled", "1", "--reason", "x"),
         ("models", "diff", "ruled", "1", "2"),
         ("models", "rollback", "ruled"),

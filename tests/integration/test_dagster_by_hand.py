@@ -58,7 +58,7 @@ def test_rollback_promotion_pin_and_publish_are_told_on_the_assets(home: Setting
     assert main(["unpin", "returns"]) == 0
     assert [event.get("pinned") for event in events(home, "published_returns")] == [None, 1, "none"]
 
-    assert main(["unquarantine", "returns", "2"]) == 0
+    assert main(["unblock", "returns", "2"]) == 0
     assert main(["publish", "returns", "--unchecked"]) == 0
     published = events(home, "published_returns")[-1]
     assert (published["kind"], published["by"]) == ("AssetMaterialization", BY)

@@ -130,7 +130,7 @@ def test_a_source_is_ingested_by_its_name_and_files_of_other_days_are_named(
 ) -> None:
     monkeypatch.setattr(run_commands, "settings", lambda: shop)
     land(shop, DAYS[0], DAYS[3])
-    assert main(["ingest", "orders", "--night", "2026-01-04"]) == 0
+    assert main(["ingest", "orders", "--date", "2026-01-04"]) == 0
     assert delivered_days(ingested_files(shop, ORDERS)) == {DAYS[3]}
     waits = "! Not read yet: 1 landing file of orders, of 2026-01-01. `forecache ingest orders` reads all."
     assert waits in capsys.readouterr().err

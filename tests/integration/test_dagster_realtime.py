@@ -43,7 +43,7 @@ def here(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ran(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
-    assert main([*arguments, "--night", str(NIGHT), "--json"]) == 0
+    assert main([*arguments, "--date", str(NIGHT), "--json"]) == 0
     stages: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return [stage for stage in stages if stage["stage"] != "ingest"]
 

@@ -246,7 +246,7 @@ def test_snapshot_is_extracted_for_the_day_that_has_just_ended_and_no_other(
         require_delivered(shop, PRODUCTS, [D[4]])
     assert str(refused.value) == (
         f"The landing file '{D[4]}.parquet' of source 'products' is in quarantine: it has the key product_id 2 in "
-        f"lines 2 and 3. Correct the database, and extract it again: `forecache ingest --night {D[4]} --rebuild`."
+        f"lines 2 and 3. Correct the database, and extract it again: `forecache ingest --date {D[4]} --rebuild`."
     )
     database.execute("delete from shop.products where price = 20.25")
     extract(shop, PRODUCTS, [D[4]], rebuild=True, now=NOW + timedelta(days=1))

@@ -292,7 +292,7 @@ def test_what_the_command_measures_is_a_materialization_of_the_asset(
     monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
     monkeypatch.setenv("FORECACHE_PROJECT", "monitored_project")
     ensure_instance(load_settings())
-    assert main(["monitor", "returns", "--night", CALM[0].isoformat()]) == 0
+    assert main(["monitor", "returns", "--date", CALM[0].isoformat()]) == 0
     with runner_instance(lake) as instance:
         (record,) = instance.fetch_materializations(dg.AssetKey("monitoring_returns"), limit=2).records
     assert record.partition_key == CALM[0].isoformat()
@@ -309,7 +309,7 @@ def test_the_command_prints_the_figures_and_the_verdict(
     printed = capsys.readouterr().out
     assert "As-of date 2024-08-07" in printed
     assert "Train again: Champion 1: " in printed
-    assert main(["monitor", "returns", "--night", "2024-08-02", "--json"]) == 0
+    assert main(["monitor", "returns", "--date", "2024-08-02", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["retrain"] is True
     assert {figure["kind"] for figure in answer["figures"]} == {"feature", "prediction", "estimate", "performance"}

@@ -51,14 +51,14 @@ def home(settings: Settings, prepared: Path) -> Settings:
 
 
 def state(settings: Settings) -> tuple[int, int, list[int]]:
-    """The champion, the model that made what is served, and the quarantined versions."""
+    """The champion, the model that made what is served, and the blocked versions."""
     store = open_store(settings, "returns")
     served = store.current()
     assert served is not None
     return (
         models.champion(settings, PIPELINE).version,
         served.provenance.model_version,
-        sorted(store.quarantined_versions()),
+        sorted(store.blocked_versions()),
     )
 
 
@@ -153,7 +153,7 @@ def test_the_next_night_scores_with_the_restored_champion_and_publishes_nothing_
     roll_back(home, PIPELINE, actor="person")
     with pytest.raises(CheckError, match=rf"for {NIGHT} were made by model 2, which was rolled back") as caught:
         publish_night(home, PIPELINE, unchecked=True)
-    assert f"forecache run returns --night {NIGHT}" in caught.value.remedy
+    assert f"forecache run returns --date {NIGHT}" in caught.value.remedy
     # Training again on the same data gives the version that was rolled back, and the gate moves nothing.
     training = sample.made_up_training(home, PIPELINE, sample.GOOD, training_version=2)
     assert register_trained_model(home, PIPELINE, training).details["model_version"] == 2
@@ -168,7 +168,7 @@ def test_a_person_brings_back_what_was_rolled_back(home: Settings) -> None:
     roll_back(home, PIPELINE, actor="person")
     with pytest.raises(NotFoundError, match="Versions it can go to: none"):
         roll_back(home, PIPELINE, version=2, actor="person")
-    open_store(home, "returns").unquarantine(2)
+    open_store(home, "returns").unblock(2)
     roll_back(home, PIPELINE, version=2, actor="person")
     assert state(home) == (2, 2, [1])
     assert models.model_version(home, PIPELINE, 2).gate == "passed"

@@ -151,7 +151,7 @@ def test_the_command_tells_and_ends_with_the_verdict(
     assert main(["parity", "ranking", "--processes", "1"]) == 0
     assert "All 5 requests that were computed again are equal to the bit." in capsys.readouterr().out
     write_log(settings, [{**rows[0], "request_id": "turned", "scores": rows[1]["scores"]}])
-    assert main(["parity", "ranking", "--day", "2026-03-02", "--json"]) == 6
+    assert main(["parity", "ranking", "--date", "2026-03-02", "--json"]) == 6
     output, told = capsys.readouterr()
     assert json.loads(output)["first"][0]["request_id"] == "turned"
     assert "1 of 6 requests differ. Request turned of 2026-03-02T09:00:00.000000Z" in told

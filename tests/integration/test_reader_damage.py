@@ -156,7 +156,7 @@ def test_a_manifest_or_a_pointer_that_is_lost_is_damage(settings: Settings, stor
 def test_a_quarantined_version_is_no_fallback_and_a_repaired_one_is_served_again(
     settings: Settings, store: Store
 ) -> None:
-    store.move(store.pointer().quarantine({1: "for the test"}))
+    store.move(store.pointer().block({1: "for the test"}))
     [path] = store.layout.root.glob("segments/*-delta-*/000.mdb")
     whole = path.read_bytes()
     flip(path)
@@ -209,13 +209,13 @@ def test_a_look_at_a_store_that_has_not_changed_reads_no_more_than_the_pointer(
             raise AssertionError("nothing has changed")
 
         with monkeypatch.context() as patch:
-            for name in ("quarantined_versions", "version_numbers", "manifest"):
+            for name in ("blocked_versions", "version_numbers", "manifest"):
                 patch.setattr(Store, name, asked)
-            for name in ("numbers", "is_quarantined"):
+            for name in ("numbers", "is_blocked"):
                 patch.setattr(StoreLayout, name, asked)
             opened._poll(run_at_once)
             assert opened.failures == {}
-        store.move(store.pointer().quarantine({1: "for the test"}))
+        store.move(store.pointer().block({1: "for the test"}))
         opened._poll(run_at_once)
         states = [row["state"] for row in orjson.loads(opened.history["churn"])["versions"]]
         assert states[1] == ["quarantined"]

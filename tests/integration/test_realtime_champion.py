@@ -164,7 +164,7 @@ def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
     loaded.close()
     monkeypatch.setenv("FORECACHE_HOME", str(champions.home))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
-    assert main(["monitor", "search", "--night", "2026-11-01", "--json"]) == 0
+    assert main(["monitor", "search", "--date", "2026-11-01", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["answers"], told["notes"]) == (3, [])
     calm = {row["name"]: row for row in told["figures"]}

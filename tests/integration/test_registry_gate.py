@@ -311,7 +311,7 @@ def test_a_version_that_waits_with_a_verdict_against_another_champion_is_promote
     lake = after(first_promoted, better_waits_since_before_the_champion)
     with pytest.raises(CheckError, match="judged against champion 1, and the champion is 3 now") as refused:
         moves.promote_version(lake, CAREFUL, 2, actor="person")
-    assert "forecache models judge returns 2" in refused.value.remedy
+    assert "forecache models evaluate returns 2" in refused.value.remedy
     assert models.champion(lake, CAREFUL).version == 3
     assert promotions(lake, "returns")[-1].to_version == 3
 
@@ -345,17 +345,17 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
     monkeypatch.setattr("forecache.declare.loading.load_trained", lambda *_: CAREFUL)
     assert main(["promote", "returns", "2"]) == 6
     assert "judged against champion 1, and the champion is 3 now" in capsys.readouterr().err
-    assert main(["models", "judge", "returns", "2"]) == 0
+    assert main(["models", "evaluate", "returns", "2"]) == 0
     said = capsys.readouterr().out
     assert "returns 2 passed and waits for approval" in said
     assert "than champion 3" in said
     assert main(["promote", "returns", "2"]) == 0
-    assert main(["models", "judge", "returns", "2", "--json"]) == 0
+    assert main(["models", "evaluate", "returns", "2", "--json"]) == 0
     assert main(["promote", "returns", "2", "--reason", "twice"]) == 5
     assert "version 2 is the champion already" in capsys.readouterr().err
     moves.promote_version(lake, CAREFUL, 3, actor="person")
     judged(lake, sample.USELESS, CAREFUL)
-    assert main(["models", "judge", "returns", "4"]) == 6
+    assert main(["models", "evaluate", "returns", "4"]) == 6
     assert "The gate refused model returns 4: roc_auc" in capsys.readouterr().err
 
 

@@ -48,7 +48,7 @@ def test_the_newest_answers_are_shown_oldest_first(settings: Settings, said: Cal
     assert " b " in table
     assert " a " not in table
     assert "default" in table
-    assert said("show", "search", "--day", "2020-01-01") == ""
+    assert said("show", "search", "--date", "2020-01-01") == ""
 
 
 def test_answers_of_the_same_microsecond_are_shown_like_others(settings: Settings, said: Callable[..., str]) -> None:

@@ -95,7 +95,7 @@ def test_a_weekly_pipeline_from_landing_to_store(
     assert (found.as_of, found.night) == (SUNDAYS[-2], NEWEST)
 
     for command in ("run", "train"):
-        assert main([command, "weekly", "--night", "2026-02-25"]) == 4
+        assert main([command, "weekly", "--date", "2026-02-25"]) == 4
         told = capsys.readouterr().err
         assert "2026-02-25 is no as-of date of 'weekly', which has every Sunday" in told
         assert "Give 2026-02-22 or 2026-03-01" in told

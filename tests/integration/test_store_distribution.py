@@ -318,17 +318,17 @@ def test_what_was_published_and_rolled_back_elsewhere_binds_an_empty_home(
     ours, theirs = open_store(remote_settings, "churn"), open_store(other_home, "churn")
     assert theirs.rollback().version == 2
     assert content(theirs) == content_of(remote, 2, tmp_path)
-    assert sorted(theirs.quarantined_versions()) == [3]
+    assert sorted(theirs.blocked_versions()) == [3]
     shutil.rmtree(other_home.home_path)
     for home in (remote_settings, other_home):
-        with pytest.raises(CheckError, match="those of version 3, which is quarantined"):
+        with pytest.raises(CheckError, match="those of version 3, which is blocked"):
             publish(home, churn())
     write_night(remote_settings, predictions(scores(300)))
     with pytest.raises(CheckError, match="the rows go from 110 to 300"):
         publish(other_home, churn(rules=replace(OPEN_RULES, max_row_change=0.1)))
     assert theirs.pin(1).version == 1
     shutil.rmtree(other_home.home_path)
-    assert theirs.unquarantine(3) == (ours.manifest(3), True)
+    assert theirs.unblock(3) == (ours.manifest(3), True)
     assert theirs.pointer() == Pointer()
     assert theirs.unpin() == ours.manifest(2)
     assert publish(other_home, churn()).details["version"] == 4
@@ -399,7 +399,7 @@ def test_quarantine_and_pin_of_a_remote_hold_in_every_home(
     publish_scores(remote_settings, 100)
     publish_scores(remote_settings, 200)
     ours.rollback()
-    with pytest.raises(CheckError, match="those of version 2, which is quarantined"):
+    with pytest.raises(CheckError, match="those of version 2, which is blocked"):
         publish(other_home, churn())
     ours.pin(1)
     pull(replica, remote)
@@ -412,8 +412,8 @@ def test_quarantine_and_pin_of_a_remote_hold_in_every_home(
     for store in (ours, replica):
         assert pull(store, remote)["version"] == 3
         assert len(content(store)) == 300
-    assert sorted(ours.quarantined_versions()) == [2]
-    ours.unquarantine(2)
+    assert sorted(ours.blocked_versions()) == [2]
+    ours.unblock(2)
     write_night(other_home, predictions(scores(200)))
     assert publish(other_home, churn()).details["version"] == 4
 
@@ -434,7 +434,7 @@ def test_a_rollback_while_the_remote_is_away_is_brought_there_by_the_next_change
         with pytest.raises(UnavailableError, match="cannot be reached"):
             sync_targets(remote_settings, churn(), ours)
     assert {name: remote.read(name) for name in remote.names("churn")} == before
-    assert (ours.pointer().current, sorted(ours.quarantined_versions())) == (1, [2])
+    assert (ours.pointer().current, sorted(ours.blocked_versions())) == (1, [2])
     # Meanwhile another machine has gone on: the decision about version 2 stays, and so does what it published.
     publish(other_home, churn())
     push(ours, remote)

@@ -152,7 +152,7 @@ def test_a_publish_over_a_damaged_version_is_full(
     assert not again.skipped
     assert "version 2 is damaged" in again.details["why_full"]
     assert content(store) == {**OLD, **CHANGED}
-    store.move(store.pointer().quarantine({1: "test"}))
+    store.move(store.pointer().block({1: "test"}))
     assert not [item for item in verify_store(store) if item.version == 3 and item.problem]
 
 
@@ -256,7 +256,7 @@ def test_rollback_and_pin_refuse_a_damaged_version(store: Store) -> None:
         store.rollback()
     with pytest.raises(DamagedError, match=r"000.mdb is damaged"):
         store.pin(1)
-    assert (store.pointer().current, store.pointer().pinned, store.quarantined_versions()) == (2, None, {})
+    assert (store.pointer().current, store.pointer().pinned, store.blocked_versions()) == (2, None, {})
 
 
 def test_verify_and_doctor_name_what_is_damaged(
@@ -376,6 +376,6 @@ def test_a_version_that_is_lost_here_comes_from_the_remote_and_one_that_is_lost_
 
 def test_a_rolled_back_night_stays_refused_when_a_check_is_about_it(settings: Settings, store: Store) -> None:
     store.rollback()
-    with pytest.raises(CheckError, match="quarantined"):
+    with pytest.raises(CheckError, match="blocked"):
         publish(settings, churn())
     assert publish_step.on_step is None

@@ -49,7 +49,7 @@ def pointer_in(remote: LocalFolder) -> Pointer:
     return pointer
 
 
-def test_a_push_keeps_the_quarantines_of_versions_that_the_remote_never_had(settings: Settings, tmp_path: Path) -> None:
+def test_a_push_keeps_the_blocked_versions_that_the_remote_never_had(settings: Settings, tmp_path: Path) -> None:
     backup, store = LocalFolder(tmp_path / "backup"), open_store(settings, "churn")
     publish_scores(settings, 50)
     push(store, backup)
@@ -57,11 +57,11 @@ def test_a_push_keeps_the_quarantines_of_versions_that_the_remote_never_had(sett
     store.rollback()
     publish_scores(settings, 53)
     push(store, backup)
-    assert sorted(store.quarantined_versions()) == [3]
+    assert sorted(store.blocked_versions()) == [3]
     assert store.rollback().version == 2
 
 
-def test_a_rollback_goes_to_no_quarantined_version_that_the_remote_has_forgotten(
+def test_a_rollback_goes_to_no_blocked_version_that_the_remote_has_forgotten(
     open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "RETIRED_S", 0.0)
@@ -73,7 +73,7 @@ def test_a_rollback_goes_to_no_quarantined_version_that_the_remote_has_forgotten
     pull(theirs, remote)
     publish_scores(first, 52, 53, 54, keep=1)
     with ours.hold("quarantine"):
-        ours.move(ours.pointer().quarantine({4: "bad"}).advance())
+        ours.move(ours.pointer().block({4: "bad"}).advance())
     assert theirs.layout.has_files(2)
     with pytest.raises(NotFoundError, match="cannot roll back from 5 to an earlier version"):
         theirs.rollback()

@@ -93,7 +93,7 @@ def test_base_plus_deltas_equals_a_rebuild(first: dict, rounds: list, max_segmen
                 assert rebuilt.content_hash == served.content_hash
             assert rebuilt.statistics["nulls"] == served.statistics["nulls"]
             store.rollback(served.version)  # later rounds go on from the deltas, not from the rebuild
-            store.unquarantine(rebuilt.version)
+            store.unblock(rebuilt.version)
 
 
 FEATURE_KEYS = st.tuples(st.sampled_from(["a", "b|", "%"]), st.integers(-2, 12))

@@ -66,7 +66,7 @@ def test_an_earlier_night_is_published_where_it_is_named(settings: Settings) -> 
     write_night(settings, predictions({"a": 0.75}, night=NEXT_NIGHT), night=NEXT_NIGHT)
     publish(settings, churn(), night=NIGHT)
     assert served(open_store(settings, "churn")) == {"a": 0.25}
-    with pytest.raises(NotFoundError, match=r"for 1998-07-09.*`forecache run churn --night 1998-07-09` makes them"):
+    with pytest.raises(NotFoundError, match=r"for 1998-07-09.*`forecache run churn --date 1998-07-09` makes them"):
         publish(settings, churn(), night=NIGHT + timedelta(days=9))
 
 

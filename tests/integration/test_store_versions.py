@@ -1,4 +1,4 @@
-"""Versions: rollback, quarantine, pin, retention, reads of the past, and what changed between two."""
+"""Versions: rollback, block, pin, retention, reads of the past, and what changed between two."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def segment_files(store: Store) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def test_a_rollback_serves_the_version_before_at_once_and_quarantines_the_one_left(store: Store) -> None:
+def test_a_rollback_serves_the_version_before_at_once_and_blocks_the_one_left(store: Store) -> None:
     before = segment_files(store)
     manifest = store.rollback()
     assert segment_files(store) == before, "it copies nothing"
@@ -53,7 +53,7 @@ def test_a_rollback_serves_the_version_before_at_once_and_quarantines_the_one_le
     current = store.current()
     assert current is not None
     assert current.version == 2
-    assert store.state(3) == ("quarantined",)
+    assert store.state(3) == ("blocked",)
     assert store.rollback().version == 1
     with pytest.raises(
         NotFoundError, match=r"cannot roll back from 1 to an earlier version. Versions it can go to: none"
@@ -61,16 +61,16 @@ def test_a_rollback_serves_the_version_before_at_once_and_quarantines_the_one_le
         store.rollback()
 
 
-def test_a_quarantined_version_does_not_come_back_by_itself(settings: Settings, store: Store) -> None:
+def test_a_blocked_version_does_not_come_back_by_itself(settings: Settings, store: Store) -> None:
     store.rollback()
     with pytest.raises(NotFoundError, match="Versions it can go to: 1"):
         store.rollback(3)
-    with pytest.raises(CheckError, match="those of version 3, which is quarantined"):
+    with pytest.raises(CheckError, match="those of version 3, which is blocked"):
         publish(settings, churn())
-    with pytest.raises(CheckError, match="those of version 3, which is quarantined"):
+    with pytest.raises(CheckError, match="those of version 3, which is blocked"):
         publish(settings, churn(), full=True)
     assert store.pointer().serving == 2
-    store.unquarantine(3)
+    store.unblock(3)
     assert publish(settings, churn()).details["version"] == 4
     assert score(store, "00001") == score(store, "00001", 3)
 

@@ -174,7 +174,7 @@ def test_a_version_goes_back_and_to_a_replica_as_any_other(settings: Settings, t
     store.rollback()
     with store.snapshot() as snapshot:
         require_rows(snapshot, rows(300))
-    with pytest.raises(CheckError, match="quarantined"):
+    with pytest.raises(CheckError, match="blocked"):
         publish(settings, household())
 
 

@@ -177,7 +177,8 @@ def test_a_model_that_a_reader_does_not_ask_is_told_once_and_once_more_when_it_i
         now = datetime.now(timezone.utc)
         rows = [
             {"request_id": f"{replica} {ago}", "arrived_at": now - timedelta(seconds=ago), "day": now.date(),
-             "variant": variant, "fallback_reason": why, "answered_by": "precomputed" if why else "model", "replica": replica}
+             "variant": variant, "fallback_reason": why, "answered_by": "precomputed" if why else "model",
+             "replica": replica}
             for ago in seconds_ago
         ]  # fmt: skip
         append_rows(

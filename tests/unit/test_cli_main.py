@@ -41,7 +41,7 @@ GROUPS = {
     "log": ("show", "spool", "commit"),
     "stream": ("run", "tail"),
     "tokens": ("create", "list", "revoke"),
-    "models": ("list", "diff", "judge", "reject", "rollback"),
+    "models": ("list", "diff", "evaluate", "reject", "rollback"),
     "rollout": ("pause", "resume", "return", "finish"),
     "simulate": ("autoscale", "rollout"),
 }
@@ -138,10 +138,10 @@ def test_unknown_pipeline_names_those_there_are(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--night", "1998-02-30"], "'1998-02-30' is not a date; write it like 1998-06-30, today or yesterday."),
-        (["--nights", "1998-06-30"], "is not a range"),
-        (["--nights", "1998-06-30..1998-06-01"], "ends before it starts"),
-        (["--night", "1998-06-30", "--nights", "1998-06-01..1998-06-30"], "not both"),
+        (["--date", "1998-02-30"], "'1998-02-30' is not a date; write it like 1998-06-30, today or yesterday."),
+        (["--dates", "1998-06-30"], "is not a range"),
+        (["--dates", "1998-06-30..1998-06-01"], "ends before it starts"),
+        (["--date", "1998-06-30", "--dates", "1998-06-01..1998-06-30"], "not both"),
     ],
 )
 def test_wrong_nights_are_usage_errors(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +284,7 @@ def test_a_night_that_has_not_ended_is_an_error_without_an_empty_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(tmp_path))
-    assert cli.main(["run", "churn", "--night", "2099-01-01"]) == 4
+    assert cli.main(["run", "churn", "--date", "2099-01-01"]) == 4
     out, err = capsys.readouterr()
     assert out == ""
     assert "The night 2099-01-01 lies outside 'churn'." in err

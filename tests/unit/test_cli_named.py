@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         *(
             (command, "producz", f"{PUBLISHED} 'producz'. Did you mean 'product'? {DECLARED}.")
             for command in ("publish NAME", "versions NAME", "diff NAME 1 2", "get NAME 7", "pin NAME 1", "unpin NAME",
-                            "unquarantine NAME 1")
+                            "unblock NAME 1")
         ),
         *(
             (command, "rankinq", f"{ALL} 'rankinq'. Did you mean 'ranking'? {DECLARED}, payments, search, ranking.")

@@ -90,7 +90,7 @@ def test_a_rollback_of_this_machine_alone_counts_only_if_the_remote_has_an_earli
     retained: tuple[int, ...], serving: int, bad: set[str]
 ) -> None:
     seen = Pointer("0123", current=3, last=3, moves="a", versions={str(number): 0.0 for number in (1, 2, 3)})
-    here = seen.quarantine({3: "rolled back"}).advance(current=2)
+    here = seen.block({3: "rolled back"}).advance(current=2)
     theirs = replace(seen, versions={str(number): 0.0 for number in retained}).advance()
     for found in (follow_pointer("churn", here, theirs), find_newest("churn", here, theirs, replaces_remote=False)):
         assert (found.serving, set(found.bad)) == (serving, bad)

@@ -39,7 +39,7 @@ def make_store(root: Path) -> Kind:
         layout.lease(number).touch()
 
     def quarantine(pointer: Pointer, number: int) -> Pointer:
-        return pointer.quarantine({number: "rolled back"})
+        return pointer.block({number: "rolled back"})
 
     return Kind(layout, Pointer("0123", 5, None, 5, 5), quarantine)
 

@@ -40,12 +40,12 @@ def log() -> None:
     examples="""
     forecache log show search
     forecache log show search --request-id 4f0c1d --json
-    forecache log show search --day 2026-03-01 --last 100
+    forecache log show search --date 2026-03-01 --last 100
     forecache log show search --follow
     """,
 )
 @click.argument("name", metavar="NAME")
-@click.option("--day", type=DateParam(), help="Only answers of this date in UTC.")
+@click.option("--date", "day", type=DateParam(), help="Only answers of this date in UTC.")
 @click.option("--request-id", help="Only the answers to this request.")
 @click.option(
     "--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest answers."

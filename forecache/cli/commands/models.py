@@ -1,4 +1,4 @@
-"""The model registry: `models`, `models diff`, `models judge`, `models reject`, `promote`."""
+"""The model registry: `models`, `models diff`, `models evaluate`, `models reject`, `promote`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "list": (f"{__name__}:list_all", "Registered models, their gate verdicts, and the champion (default)."),
     "diff": (f"{__name__}:diff", "Differences between two versions of a model."),
-    "judge": (f"{__name__}:judge", "Have the gate judge a version, again if the champion has changed since."),
+    "evaluate": (f"{__name__}:evaluate", "Evaluate a version by the gate, again if the champion has changed since."),
     "reject": (f"{__name__}:reject", "Reject a version that waits for approval."),
     "rollback": (
         "forecache.cli.commands.rollback:model_rollback",
@@ -75,7 +75,7 @@ def list_all(pipelines: tuple[str, ...]) -> None:
 def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) -> None:
     """Make VERSION of PIPELINE's model the champion, if it passes the gate.
 
-    A version that was never judged is judged now. A version that waits for approval is approved, unless it was compared
+    A version that was never evaluated is evaluated now. A version that waits for approval is approved, unless it was compared
     with another champion than the present one.
     """
     from forecache.models.registry.alias_moves import promote_version as promote_by_hand
@@ -95,13 +95,13 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     release_champion(current, pipeline)
 
 
-@command("judge", examples="forecache models judge churn 4")
+@command("evaluate", examples="forecache models evaluate churn 4")
 @click.argument("pipeline", metavar="PIPELINE")
 @click.argument("version", type=int)
-def judge(pipeline: str, version: int) -> None:
-    """Have the gate judge VERSION of PIPELINE's model, without training.
+def evaluate(pipeline: str, version: int) -> None:
+    """Evaluate VERSION of PIPELINE's model by the gate, without training.
 
-    A verdict that is not outdated is shown as it is. A version that failed or waits is judged again if the champion has
+    A verdict that is not outdated is shown as it is. A version that failed or waits is evaluated again if the champion has
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """

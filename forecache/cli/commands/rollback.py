@@ -29,7 +29,7 @@ _REASON = click.option("--reason", default="", help="Why, for the promotion ledg
 def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) -> None:
     """Serve an earlier version of PIPELINE again; in the same step, the model that made it becomes the champion.
 
-    The present version is quarantined and, if another model made it, so is that model: neither comes back by itself.
+    The present version is blocked and, if another model made it, so is that model: neither comes back by itself.
     Of a real-time model, an earlier release answers again, and its champion stays. `forecache models rollback` goes
     back to the previous champion, even if that was many versions ago.
     """
@@ -79,7 +79,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
 def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str) -> None:
     """Make an earlier champion of PIPELINE the champion again and, in the same step, serve its newest version.
 
-    The present champion and every later version that it made are quarantined: none comes back by itself. Of a real-time
+    The present champion and every later version that it made are blocked: none comes back by itself. Of a real-time
     model, the champion is released, too.
     """
     from forecache.operations.rollback import roll_back_model

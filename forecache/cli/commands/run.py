@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from forecache.base.settings import Settings
 
 
-_NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest complete one.")
+_NIGHT = click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest complete one.")
 _NIGHTS = click.option(
-    "--nights", type=DateRangeParam(), help="A range of as-of dates, both ends included, in one run."
+    "--dates", "nights", type=DateRangeParam(), help="A range of as-of dates, both ends included, in one run."
 )
 
 
@@ -121,8 +121,8 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
 @command(
     "run",
     examples="""
-    forecache run churn --night 1998-06-30
-    forecache run churn spend --nights 1998-06-01..1998-06-30
+    forecache run churn --date 1998-06-30
+    forecache run churn spend --dates 1998-06-01..1998-06-30
     forecache run churn --job full          # train first, then score and publish
     forecache run churn --rebuild           # a file that a feature function reads has changed
     """,
@@ -152,7 +152,7 @@ def run(
     _run_job(pipelines, resolve_range(night, nights), job, rebuild=rebuild)
 
 
-@command("train", examples="forecache train churn\nforecache train churn --night 1998-03-31")
+@command("train", examples="forecache train churn\nforecache train churn --date 1998-03-31")
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @_NIGHT
 def train(pipelines: tuple[str, ...], night: date | None) -> None:
@@ -168,13 +168,13 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
     examples="""
     forecache ingest
     forecache ingest purchases                              # a source
-    forecache ingest churn --nights 1998-06-01..1998-06-30  # the sources of a pipeline
+    forecache ingest churn --dates 1998-06-01..1998-06-30  # the sources of a pipeline
     """,
 )
 @click.argument("names", nargs=-1, metavar="[PIPELINE|SOURCE]...")
-@click.option("--night", type=DateParam(), help="A landing day; default: every day on which something waits.")
-@click.option("--nights", type=DateRangeParam(), help="A range of landing days, both ends included.")
-@click.option("--rebuild", is_flag=True, help="Ask databases again for the days of --night or --nights.")
+@click.option("--date", "night", type=DateParam(), help="A landing day; default: every day on which something waits.")
+@click.option("--dates", "nights", type=DateRangeParam(), help="A range of landing days, both ends included.")
+@click.option("--rebuild", is_flag=True, help="Ask databases again for the days of --date or --dates.")
 def ingest(names: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, rebuild: bool) -> None:
     """Ingest landing files of sources, or of the sources of pipelines (default: all), bad rows into quarantine.
 
@@ -182,7 +182,7 @@ def ingest(names: tuple[str, ...], night: date | None, nights: tuple[date, date]
     """
     days = resolve_range(night, nights)
     if rebuild and days is None:
-        raise click.UsageError("Give --night or --nights with --rebuild.")
+        raise click.UsageError("Give --date or --dates with --rebuild.")
     _run_job(names, days, "ingest", rebuild=rebuild)
 
 

@@ -1,4 +1,4 @@
-"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`, `diff`, `verify`."""
+"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unblock`, `diff`, `verify`."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -141,9 +141,9 @@ def print_served(
         click.echo(f"{what} Served now: {served_now}{places}.{above}")
 
 
-@command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
+@command("publish", examples="forecache publish churn\nforecache publish churn --date 1998-06-29 --full")
 @PIPELINE
-@click.option("--night", type=DateParam(), help="The as-of date; default: the newest one there is.")
+@click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest one there is.")
 @click.option("--full", is_flag=True, help="Write a new base even if a small segment would do.")
 @click.option("--unchecked", is_flag=True, help="Publish also rows that were not checked since they changed.")
 @click.option(
@@ -246,24 +246,24 @@ def pin(pipeline: str, version: int) -> None:
 @command("unpin", examples="forecache unpin churn")
 @PIPELINE
 def unpin(pipeline: str) -> None:
-    """Serve the newest version of PIPELINE again that is not quarantined."""
+    """Serve the newest version of PIPELINE again that is not blocked."""
     store = open_pipeline_store(pipeline)
     served = store.unpin()
     show_in_dagster(settings(), f"published_{pipeline}", {"pinned": None})
     print_served(store, served, "Unpinned.", _update_targets(store, "Unpinned."))
 
 
-@command("unquarantine", examples="forecache unquarantine churn 17")
+@command("unblock", examples="forecache unblock churn 17")
 @PIPELINE
 @click.argument("version", type=int)
-def unquarantine(pipeline: str, version: int) -> None:
-    """Lift the quarantine of VERSION of PIPELINE, so that its predictions may be published or rolled back to again.
+def unblock(pipeline: str, version: int) -> None:
+    """Unblock VERSION of PIPELINE, so that its predictions may be published or rolled back to again.
 
-    The served version does not change. Of a version that is not quarantined, nothing does.
+    The served version does not change. Of a version that is not blocked, nothing does.
     """
     store = open_pipeline_store(pipeline)
-    manifest, was_quarantined = store.unquarantine(version)
-    show_in_dagster(settings(), f"published_{pipeline}", {"unquarantined": version})
-    what = f"Version {version} of {pipeline} is {'no longer' if was_quarantined else 'not'} quarantined."
+    manifest, was_blocked = store.unblock(version)
+    show_in_dagster(settings(), f"published_{pipeline}", {"unblocked": version})
+    what = f"Version {version} of {pipeline} is {'no longer' if was_blocked else 'not'} blocked."
     targets = _update_targets(store, what)
     show({**manifest_dict(manifest, store.state(version)), "targets": targets}, what)

@@ -70,12 +70,12 @@ def sort_by_position(delta: "DeltaTable", files: Sequence[DataFile]) -> list[Dat
 
 
 def nights_in_base(base: str) -> dict[str, str]:
-    """By view, the `as_of@delta_version` that a row with this `feature_version` was computed from; "" if it had none yet."""
+    """By view, the `as_of@delta_version` that a row was computed from, by its `feature_version`; "" if none."""
     return dict(each.split("=", 1) for each in base.split(",") if each)
 
 
 def read_stream_bases(settings: Settings, table: str) -> set[str]:
-    """Read the distinct values of `feature_version` in the rows of the last `RECOMPUTABLE` days; empty if there is no table."""
+    """Read the distinct `feature_version` of rows of the last `RECOMPUTABLE` days; empty if there is no table."""
     delta = open_if_exists(settings, table)
     if delta is None:
         return set()

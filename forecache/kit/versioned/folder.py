@@ -122,7 +122,7 @@ class VersionedFolder(Generic[P]):
     def has_version(self, number: int) -> bool:
         return number in self.numbers()
 
-    def is_quarantined(self, number: int, pointer: P) -> bool:
+    def is_blocked(self, number: int, pointer: P) -> bool:
         """Return whether a version was rolled back, so that it does not become current again by itself."""
         raise NotImplementedError
 

@@ -84,7 +84,7 @@ def version_state(folder: VersionedFolder[P], number: int, pointer: P | None = N
     marks = {
         "current": pointer.current == number,
         "pinned": pointer.pinned == number,
-        "quarantined": folder.is_quarantined(number, pointer),
+        "quarantined": folder.is_blocked(number, pointer),
         "open": is_open(folder, number),
     }
     return tuple(name for name, holds in marks.items() if holds)

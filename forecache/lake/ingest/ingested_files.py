@@ -93,7 +93,7 @@ def require_days(
         if broken:
             remedy = f"Land a corrected file for {night} under a new name and run again."
             if source.extract is not None:
-                remedy = f"Correct the database, and extract it again: `forecache ingest --night {night} --rebuild`."
+                remedy = f"Correct the database, and extract it again: `forecache ingest --date {night} --rebuild`."
             raise InputError(
                 f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
                 remedy=remedy,

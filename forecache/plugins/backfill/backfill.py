@@ -46,7 +46,7 @@ def read_landed_events(settings: Settings, stream: Stream, day: date) -> pa.Tabl
     rows = dataset.to_table(columns=[field.name for field in fields])
     if not rows.num_rows:
         raise InputError(
-            f"The source {source.name!r} has no rows of {day}.", remedy=f"Run `forecache ingest --day {day}` first."
+            f"The source {source.name!r} has no rows of {day}.", remedy=f"Run `forecache ingest --date {day}` first."
         )
     rows = rows.sort_by([(name, "ascending") for name in (source.event_time, *source.unique)])
     n, now = rows.num_rows, datetime.now(timezone.utc)

@@ -1,4 +1,4 @@
-"""Batch states of live views that rows of a stream name in `base`, read from the lake at their Delta versions."""
+"""Batch states of live views that a stream's rows name in `feature_version`, read at their Delta versions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -67,7 +67,7 @@ class LakeStates:
         self._known: dict[tuple[str, str], BatchState] = {}
 
     def find_by_base(self, base: str) -> Mapping[str, BatchState]:
-        """Return by view the state that a row's `base` names."""
+        """Return by view the state that a row's `feature_version` names."""
         names = nights_in_base(base)
         return {view.name: self.find(view, names.get(view.name, "")) for view in self._stream.views}
 

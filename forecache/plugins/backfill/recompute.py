@@ -24,8 +24,8 @@ from forecache.plugins.backfill.lake_states import LakeStates, MissingState
 from forecache.plugins.compare_tables import ValueDifference, first_difference
 from forecache.stream.step import StreamStep, answerer_of, switch_to_newest
 from forecache.stream.table.schema import (
-    FEATURE_VERSION,
     EVENT_DAY,
+    FEATURE_VERSION,
     LATE,
     MODEL_VERSION,
     OFFSET,

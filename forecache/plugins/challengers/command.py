@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forecache.declare import Trainable
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
-_NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
+_NIGHT = click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest scored one.")
 
 
 @command(
@@ -67,7 +67,7 @@ def _next_scoring_text(pipeline: "Trainable") -> str:
     return f" `forecache shadow {pipeline.name}` scores it; with `shadow=True` declared every nightly run does."
 
 
-@command("shadow", examples="forecache shadow churn\nforecache shadow churn --night 1998-06-30 --version 5 --json")
+@command("shadow", examples="forecache shadow churn\nforecache shadow churn --date 1998-06-30 --version 5 --json")
 @_PIPELINE
 @_NIGHT
 @click.option("--version", type=int, help="The version to score; default: the challenger.")

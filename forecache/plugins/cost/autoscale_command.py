@@ -37,7 +37,7 @@ _START_S = 30.0
     "forecache simulate autoscale --peak 20000 --capacity 3000 --measure-start --start-s 15",
 )
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option("--day", type=DateParam(), help="Day of NAME's request log; default: its newest whole one.")
+@click.option("--date", "day", type=DateParam(), help="Day of NAME's request log; default: its newest whole one.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="CSV with seconds and requests_per_second.")  # fmt: skip
 @click.option("--peak", type=click.FloatRange(min=0, min_open=True),

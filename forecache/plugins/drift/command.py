@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     "monitor",
     examples="""
     forecache monitor churn
-    forecache monitor churn --night 1998-06-30 --json
-    forecache monitor search --night 2026-11-26
+    forecache monitor churn --date 1998-06-30 --json
+    forecache monitor search --date 2026-11-26
     forecache query "select night, name, effect from monitoring where kind = 'performance'"
     """,
 )
 @click.argument("pipeline", metavar="PIPELINE")
 @click.option(
-    "--night",
+    "--date",
+    "night",
     type=DateParam(),
     help="The as-of date to measure; default: the newest that was scored; of a log, yesterday (UTC).",
 )
@@ -118,12 +119,12 @@ def _show(night: date, found: "list[Measurement]", notes: list[str]) -> None:
     "drift",
     examples="""
     forecache drift churn
-    forecache drift churn --night 1998-06-30 --json
+    forecache drift churn --date 1998-06-30 --json
     forecache drift churn --report          # an HTML page on scores and features, too
     """,
 )
 @click.argument("pipeline", metavar="PIPELINE")
-@click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
+@click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest scored one.")
 @click.option("--report", is_flag=True, help="Write the sampled HTML report.")
 def drift(pipeline: str, night: date | None, report: bool) -> None:
     """Show how far PIPELINE's scores have moved from earlier as-of dates and from the model's test split.

@@ -32,7 +32,10 @@ MOST_FILES = 3  # landing files named in the text; `--json` has them all
 @click.option("--version", type=int, help="For a pipeline: a retained store version; default: the served one.")
 @click.option("--item", help="For a real-time model: the candidate to explain; default: the first of the answer.")
 @click.option(
-    "--day", type=DateParam(), help="For a real-time model: the date of the request in UTC, to read less of the log."
+    "--date",
+    "day",
+    type=DateParam(),
+    help="For a real-time model: the request's date in UTC, to read less of the log.",
 )
 @click.option(
     "--most", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates and features that are shown."
@@ -57,7 +60,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         show(found, lambda: show_explained_answer(found, most=most))
         return
     if item is not None or day is not None:
-        raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
+        raise click.UsageError(f"{name} is no real-time model: --item and --date are of those. Leave them out.")
     if is_stream_only(current, name):
         chain = trace_stream(current, name, key)
     else:

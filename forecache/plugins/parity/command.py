@@ -18,12 +18,12 @@ from forecache.cli.resolve_names import require_log
     "parity",
     examples="""
     forecache parity search
-    forecache parity search --day 2026-03-01 --sample 0.1
+    forecache parity search --date 2026-03-01 --sample 0.1
     forecache parity search --json
     """,
 )
 @click.argument("name", metavar="NAME")
-@click.option("--day", type=DateParam(), help="A date in UTC; default: the newest one with answers that has ended.")
+@click.option("--date", "day", type=DateParam(), help="A date in UTC; default: the last whole day with answers.")
 @click.option(
     "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
     help="Share of the answers, by a hash of their request ids.",

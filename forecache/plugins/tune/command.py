@@ -18,7 +18,7 @@ from forecache.cli.progress import StageProgress
     show_default=True,
     help="Finished trials, including earlier ones.",
 )
-@click.option("--night", type=DateParam(), help="The date shown with the runs; default: today.")
+@click.option("--date", "night", type=DateParam(), help="The date shown with the runs; default: today.")
 def tune(pipeline: str, trials: int, night: date | None) -> None:
     """Search learning rate, weight decay and batch size on PIPELINE's newest training set.
 

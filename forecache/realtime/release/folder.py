@@ -70,7 +70,7 @@ class ReleaseFolder(VersionedFolder[ReleasePointer]):
         found = self.versions.iterdir() if self.versions.is_dir() else ()
         return sorted(int(path.name) for path in found if path.name.isdigit())
 
-    def is_quarantined(self, number: int, pointer: ReleasePointer) -> bool:
+    def is_blocked(self, number: int, pointer: ReleasePointer) -> bool:
         return number in pointer.bad
 
     def remove_version(self, number: int) -> None:

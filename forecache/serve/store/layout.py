@@ -71,7 +71,7 @@ class StoreLayout(VersionedFolder[Pointer]):
     def has_version(self, number: int) -> bool:
         return self.manifest(number).exists()
 
-    def is_quarantined(self, number: int, pointer: Pointer) -> bool:
+    def is_blocked(self, number: int, pointer: Pointer) -> bool:
         return str(number) in pointer.bad
 
     def has_files(self, number: int) -> bool:

@@ -25,7 +25,7 @@ class Pointer(VersionPointer):
     last: int = 0
     generation: int = 0
     moves: str = ""  # random ids of the last moves, on any machine, the newest last
-    bad: Mapping[str, str] = field(default_factory=dict)  # reasons of the quarantined versions, by number
+    bad: Mapping[str, str] = field(default_factory=dict)  # reasons of the blocked versions, by number
     versions: Mapping[str, float] = field(default_factory=dict)
     """The versions in the remote by number, and the Unix time since when each is retired; 0: it is retained."""
 
@@ -34,12 +34,12 @@ class Pointer(VersionPointer):
         """The versions that the remote retains, ascending."""
         return sorted(int(number) for number, since in self.versions.items() if not since)
 
-    def quarantine(self, reasons: Mapping[int, str]) -> "Pointer":
-        """The pointer with these versions quarantined, too."""
+    def block(self, reasons: Mapping[int, str]) -> "Pointer":
+        """The pointer with these versions blocked, too."""
         return replace(self, bad={**self.bad, **{str(number): reason for number, reason in reasons.items()}})
 
-    def lift_quarantine(self, numbers: Collection[int]) -> "Pointer":
-        """The pointer without the quarantine of these versions."""
+    def unblock(self, numbers: Collection[int]) -> "Pointer":
+        """The pointer with these versions unblocked."""
         return replace(self, bad={number: reason for number, reason in self.bad.items() if int(number) not in numbers})
 
     def advance(self, **changes: object) -> "Pointer":

@@ -1,6 +1,6 @@
 """The files of a store in its remote: a folder or bucket that has the truth, and of which each machine has a part.
 
-<remote>/<pipeline>/CURRENT          the pointer, moved by compare-and-swap: versions, quarantines and pin are in it
+<remote>/<pipeline>/CURRENT          the pointer, moved by compare-and-swap: versions, blocked ones, pin
 <remote>/<pipeline>/versions/...     manifests, created and never replaced
 <remote>/<pipeline>/segments/..., filters/..., LIVE   as in `forecache.serve.store.layout`
 <remote>/.leases/store/<pipeline>.json   the lease of the process that changes the store
@@ -194,8 +194,7 @@ def pull_layer(layout: StoreLayout, remote: Folder) -> None:
 
 
 def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
-    """The next pointer of a machine that follows a remote: the remote's, with the quarantines and the pin made here
-    alone.
+    """The next pointer of a machine that follows a remote: the remote's, with what was blocked and pinned here alone.
 
     Raises ConflictError if a version of another store is pinned here.
     """
@@ -238,7 +237,7 @@ def find_newest(name: str, here: Pointer, there: Pointer, *, replaces_remote: bo
     if here.descends_from(there):
         return replace(here, versions=there.versions)
     if here.store == there.store and str(here.current) in here.versions:
-        # A rollback, a pin or a quarantine was made here while the remote could not be reached.
+        # A rollback, a pin or a block was made here while the remote could not be reached.
         return follow_pointer(name, here, there).advance()
     raise ConflictError(
         f"The remote has another store of {name} than this machine, or other versions of it.",
@@ -260,7 +259,7 @@ def retire(pointer: Pointer, added: Iterable[int], *, keep: int | None) -> Point
         for number in surplus_versions(retained, keep=keep, needed=(pointer.current, pointer.pinned)):
             versions[str(number)] = now
     versions = {number: since for number, since in versions.items() if not since or now - since < RETIRED_S}
-    return replace(pointer, versions=versions)  # its quarantines stay: a machine may have the files of any version
+    return replace(pointer, versions=versions)  # its blocked versions stay: a machine may have the files of any version
 
 
 def remove_unused(remote: Folder, name: str, pointer: Pointer) -> None:

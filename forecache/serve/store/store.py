@@ -167,7 +167,7 @@ class Store:
                 found.append(self.manifest(number))
         return found
 
-    def quarantined_versions(self) -> dict[int, str]:
+    def blocked_versions(self) -> dict[int, str]:
         """Quarantined versions with their reasons."""
         bad = self.pointer().bad
         return {number: bad[str(number)] for number in self.version_numbers() if str(number) in bad}
@@ -206,11 +206,11 @@ class Store:
         )
 
     def rollback(self, version: int | None = None) -> Manifest:
-        """Serve an earlier version again and quarantine the one rolled back from.
+        """Serve an earlier version again and block the one rolled back from.
 
         Args:
             version: The version to roll back to, None: the newest retained one before the current one that is not
-                quarantined.
+                blocked.
 
         Raises:
             NotFoundError: There is no such version.
@@ -225,11 +225,11 @@ class Store:
             return manifest
 
     def serve_again(self, version: int, *, bad: Mapping[int, str]) -> None:
-        """Move the pointer to a retained version, without a pin, and quarantine others in the same move, with reasons.
+        """Move the pointer to a retained version, without a pin, and block others in the same move, with reasons.
 
         The caller holds the store.
         """
-        self.move(self.pointer().quarantine(bad).advance(current=version, pinned=None))
+        self.move(self.pointer().block(bad).advance(current=version, pinned=None))
 
     def rollback_target(self, version: int | None = None) -> Manifest:
         """The version that `rollback` would serve, its files verified; raises as `rollback`."""
@@ -248,7 +248,7 @@ class Store:
         return manifest
 
     def _rollback_target(self, pointer: Pointer, version: int | None) -> int:
-        bad = self.quarantined_versions()
+        bad = self.blocked_versions()
         candidates = [number for number in self.version_numbers() if number != pointer.current and number not in bad]
         if pointer.current is not None and version is None:
             earlier = next((each for each in reversed(candidates) if each < pointer.current), None)
@@ -284,14 +284,14 @@ class Store:
             self.move(pointer.advance(pinned=None))
             return None if pointer.current is None else self.manifest(pointer.current)
 
-    def unquarantine(self, version: int) -> tuple[Manifest, bool]:
-        """Lift the quarantine of a version; return it, and whether it was quarantined."""
-        with self.hold("unquarantine"):
+    def unblock(self, version: int) -> tuple[Manifest, bool]:
+        """Unblock a version; return it, and whether it was blocked."""
+        with self.hold("unblock"):
             manifest = self.manifest(version)
-            was_quarantined = version in self.quarantined_versions()
-            if was_quarantined:
-                self.move(self.pointer().lift_quarantine([version]).advance())
-            return manifest, was_quarantined
+            was_blocked = version in self.blocked_versions()
+            if was_blocked:
+                self.move(self.pointer().unblock([version]).advance())
+            return manifest, was_blocked
 
 
 def manifest_of(layout: StoreLayout, version: int) -> Manifest:

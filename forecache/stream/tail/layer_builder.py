@@ -16,8 +16,8 @@ from forecache.kit.windows.plan import MergePlan, plan_from_json
 from forecache.kit.windows.tiles import TileCodec
 from forecache.serve.store.encoding.entries import encode_keys
 from forecache.serve.store.encoding.streamed_rows import (
-    FEATURE_VERSION,
     EVENT_DAY,
+    FEATURE_VERSION,
     MODEL_VERSION,
     PLACE,
     POSITION,

@@ -68,12 +68,12 @@ def pipeline_metadata(answers: VersionAnswers) -> dict[str, Any]:
 
 def encode_history(store: Store) -> bytes:
     """The retained versions, newest first, as the JSON that `/versions/{pipeline}` answers."""
-    pointer, bad = store.pointer(), store.quarantined_versions()
+    pointer, bad = store.pointer(), store.blocked_versions()
     rows = []
     for manifest in reversed(store.versions()):
         number = manifest.version
         state = [name for name in ("serving", "current", "pinned") if getattr(pointer, name) == number]
-        rows.append({**version_summary(manifest), "state": state + ["quarantined"] * (number in bad)})
+        rows.append({**version_summary(manifest), "state": state + ["blocked"] * (number in bad)})
     return orjson.dumps({"pipeline": store.pipeline, "versions": rows})
 
 

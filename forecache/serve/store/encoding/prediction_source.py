@@ -87,7 +87,7 @@ def open_night(settings: Settings, pipeline: Served, night: date | None) -> Nigh
     if not nights or (night is not None and night not in nights):
         raise NotFoundError(
             f"The table {pipeline.served_table} has no rows for {night or 'any night'}.",
-            remedy=f"`forecache run {pipeline.name}{f' --night {night}' if night else ''}` makes them.",
+            remedy=f"`forecache run {pipeline.name}{f' --date {night}' if night else ''}` makes them.",
         )
     night = night or nights[-1]
     files = partition_files(table, AS_OF, night)

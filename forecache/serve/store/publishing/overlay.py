@@ -19,8 +19,8 @@ from forecache.base.settings import Settings
 from forecache.declare import PROVENANCE_COLUMNS
 from forecache.serve.store.encoding.entries import ROW_AS_OF, Encoder, EntryEncoding, encode_keys, short_lists
 from forecache.serve.store.encoding.streamed_rows import (
-    FEATURE_VERSION,
     EVENT_DAY,
+    FEATURE_VERSION,
     LATE,
     MODEL_VERSION,
     PLACE,

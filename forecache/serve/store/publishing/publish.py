@@ -61,7 +61,7 @@ def publish(
     Raises:
         NotFoundError: There are no rows for that as-of date.
         InputError: Null, duplicate or too long keys, or types that cannot be published.
-        CheckError: `approve`, a publish gate or the verification refuses, or the content is that of a quarantined
+        CheckError: `approve`, a publish gate or the verification refuses, or the content is that of a blocked
             version.
         ConflictError: Another process is changing the store; or the remote has another store than this machine.
         UnavailableError: The remote cannot be reached. Nothing was changed.
@@ -87,7 +87,7 @@ def publish(
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
         begin_work(f"publishing {pipeline.name}")
-        _refuse_quarantined(store, inputs)
+        _refuse_blocked(store, inputs)
         publication = Publication(
             settings=settings,
             pipeline=pipeline,
@@ -136,14 +136,14 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
     return field_list(schema, pipeline.served_fields)
 
 
-def _refuse_quarantined(store: Store, inputs: str) -> None:
-    bad = store.quarantined_versions()
+def _refuse_blocked(store: Store, inputs: str) -> None:
+    bad = store.blocked_versions()
     found = [each.version for each in store.versions() if each.inputs == inputs and each.version in bad]
     if found:
         number = found[-1]
         raise CheckError(
-            f"These rows are those of version {number}, which is quarantined ({bad[number]}).",
-            remedy=f"Score again, or lift the quarantine with `forecache unquarantine {store.pipeline} {number}`.",
+            f"These rows are those of version {number}, which is blocked ({bad[number]}).",
+            remedy=f"Score again, or unblock it with `forecache unblock {store.pipeline} {number}`.",
         )
 
 
@@ -169,7 +169,7 @@ def _find_current(store: Store, pointer: Pointer, *, inputs: str) -> tuple[Manif
             store.fetch_hashes(current)
         verify_version(store.layout, current, max_age_s=VERIFY_EVERY_S, has_all=is_here)
     except (CheckError, DamagedError, NotFoundError) as error:
-        bad = store.quarantined_versions()
+        bad = store.blocked_versions()
         earlier = [each for each in store.versions() if each.version < pointer.current and each.version not in bad]
         return current or next(reversed(earlier), None), f"version {pointer.current} is damaged. {error.message}"
     return current, ""
