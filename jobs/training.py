@@ -50,7 +50,7 @@ class ApprovalConfig(dg.Config):
     """Configuration of an approval: the decision of the person who launches the job."""
 
     confirmed_by: str = Field(min_length=1, description="Who decides, for the promotion ledger.")
-    decision: Literal["approve", "reject", "judge"] = Field(
+    decision: Literal["approve", "reject", "evaluate"] = Field(
         "approve",
         description="Reject leaves the champion what it is. Judge has the gate judge again, without training.",
     )
@@ -78,7 +78,7 @@ def build_approval_job(pipeline: Trainable) -> dg.JobDefinition:
         from forecache.operations.approval import approve, judge_version
 
         by = {"version": config.version, "actor": f"dagster:{config.confirmed_by}", "run_id": context.run_id}
-        if config.decision == "judge":
+        if config.decision == "evaluate":
             verdict = judge_version(settings.load(), pipeline, **by)
             metadata = {"version": verdict.model_version, "verdict": verdict_view(verdict.checks)}
             reason, moved = verdict.line, (verdict.champion_before, verdict.champion_after)

@@ -106,7 +106,7 @@ def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judge
     assert "the decision `judge` of the job approve_returns" in said
     assert models.champion(waiting, CAREFUL).version == 2
 
-    again = launch(waiting, confirmed_by="ann", decision="judge")
+    again = launch(waiting, confirmed_by="ann", decision="evaluate")
     assert again.success
     (observed,) = [event for event in again.all_events if event.is_asset_observation]
     metadata = observed.asset_observation_data.asset_observation.metadata

@@ -75,8 +75,8 @@ def list_all(pipelines: tuple[str, ...]) -> None:
 def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) -> None:
     """Make VERSION of PIPELINE's model the champion, if it passes the gate.
 
-    A version that was never evaluated is evaluated now. A version that waits for approval is approved, unless it was compared
-    with another champion than the present one.
+    A version that was never evaluated is evaluated now. A version that waits for approval is approved, unless it was
+    compared with another champion than the present one.
     """
     from forecache.models.registry.alias_moves import promote_version as promote_by_hand
     from forecache.models.registry.model_versions import CHAMPION, model_version
@@ -101,8 +101,8 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
 def evaluate(pipeline: str, version: int) -> None:
     """Evaluate VERSION of PIPELINE's model by the gate, without training.
 
-    A verdict that is not outdated is shown as it is. A version that failed or waits is evaluated again if the champion has
-    changed since, and any version that no person decided about if the gate's declaration has. A version that passes
+    A verdict that is not outdated is shown as it is. A version that failed or waits is evaluated again if the champion
+    has changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
     from forecache.models.registry.model_versions import CHAMPION, model_version

@@ -193,8 +193,8 @@ def _outdated_error(pipeline: Trainable, version: int, why: str) -> CheckError:
     name = pipeline.name
     return CheckError(
         f"The verdict on model {name!r} version {version} is outdated: {why}.",
-        remedy=f"`forecache models evaluate {name} {version}`, or the decision `judge` of the job approve_{name}, judges "
-        "it again without training. To promote it all the same, add --outdated-verdict, or set it in the job.",
+        remedy=f"`forecache models evaluate {name} {version}`, or the decision `evaluate` of the job approve_{name}, "
+        "evaluates it again without training. To promote it all the same, add --outdated-verdict, or set it in the job.",
     )
 
 
