@@ -52,7 +52,7 @@ class ApprovalConfig(dg.Config):
     confirmed_by: str = Field(min_length=1, description="Who decides, for the promotion ledger.")
     decision: Literal["approve", "reject", "evaluate"] = Field(
         "approve",
-        description="Reject leaves the champion what it is. Judge has the gate judge again, without training.",
+        description="Reject leaves the champion as it is. Evaluate asks the gate again, without training.",
     )
     reason: str = Field("", description="Why, for the promotion ledger.")
     version: int | None = Field(None, description="The version; none: the newest that waits for approval.")

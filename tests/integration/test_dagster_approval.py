@@ -103,7 +103,7 @@ def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judge
     (failure,) = [event for event in refused.all_events if event.is_step_failure]
     said = str(failure.step_failure_data.error_display_string)
     assert "judged without a champion, and the champion is 2 now" in said
-    assert "the decision `judge` of the job approve_returns" in said
+    assert "the decision `evaluate` of the job approve_returns" in said
     assert models.champion(waiting, CAREFUL).version == 2
 
     again = launch(waiting, confirmed_by="ann", decision="evaluate")

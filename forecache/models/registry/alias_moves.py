@@ -194,7 +194,7 @@ def _outdated_error(pipeline: Trainable, version: int, why: str) -> CheckError:
     return CheckError(
         f"The verdict on model {name!r} version {version} is outdated: {why}.",
         remedy=f"`forecache models evaluate {name} {version}`, or the decision `evaluate` of the job approve_{name}, "
-        "evaluates it again without training. To promote it all the same, add --outdated-verdict, or set it in the job.",
+        "evaluates it again without training. To promote it anyway, add --outdated-verdict, or set it in the job.",
     )
 
 
