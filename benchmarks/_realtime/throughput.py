@@ -16,7 +16,7 @@ from _realtime.sizes import Sizes
 
 PEER_P99_MS = (5.0, 10.0, 25.0, 50.0)
 """A peer is held to the first 99th percentile that it keeps to at any rate, and to no p99.9."""
-CLASSES = ('"item_answered_by":{', "}")
+CLASSES = ('"answered_by_counts":{', "}")
 MODEL = f'"model":{case.CANDIDATES}'
 """The class of an answer whose items are all the model's."""
 REQUESTS = 5_000

@@ -17,7 +17,7 @@ if str(BENCHMARKS) not in sys.path:
 
 from _realtime import load  # noqa: E402  # the benchmarks are no package
 
-BODY = b'{"item_answered_by":{"model":50}}'
+BODY = b'{"answered_by_counts":{"model":50}}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
@@ -68,7 +68,7 @@ def test_a_stall_is_in_the_latency_of_every_request_that_was_due_in_it(tmp_path:
 
     with server(answer) as port:
         found = load.run(port, requests(tmp_path), rate=200.0, seconds=2.0, most=4, core=None,
-                         classes=('"item_answered_by":{', "}"))  # fmt: skip
+                         classes=('"answered_by_counts":{', "}"))  # fmt: skip
     assert found.failed == 0
     assert len(found.status) == 400
     assert found.names == ["", '"model":50']

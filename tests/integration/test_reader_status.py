@@ -96,7 +96,7 @@ def test_rates_and_shares_come_with_the_next_sample(reader: RunningReader) -> No
         return (
             all(named(rows, name)["answers"] > 0 for name in ("search", "fraud"))
             and found[0]["traffic"]["per_s"] > 0
-            and searches["item_answered_by"]["model"] > 0
+            and searches["answered_by_counts"]["model"] > 0
             and searches["cache_hit_share"] > 0.5
         )
 

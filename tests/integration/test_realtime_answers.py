@@ -79,7 +79,7 @@ def test_a_ranking_says_for_each_candidate_its_score_and_fallback_and_where_they
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
     assert answer["answered_by"] == "model"
-    assert answer["item_answered_by"] == {"model": 3}
+    assert answer["answered_by_counts"] == {"model": 3}
     assert answer["model"] == {"name": "ranking", "version": 1, "runtime": "onnx"}
     assert answer["release"] == 1
     assert {name: (each["version"], each["stale"]) for name, each in answer["stores"].items()} == {
@@ -96,18 +96,18 @@ def test_a_model_without_candidates_answers_with_one_value(reader: RunningReader
     assert answer["value"].keys() == {"score"}
     assert isinstance(answer["value"]["score"], float)
     assert answer["request_id"] == "r-1"
-    assert answer["item_answered_by"] == {"model": 1}
+    assert answer["answered_by_counts"] == {"model": 1}
 
 
 def test_unknown_keys_are_unknown_features_and_no_error(reader: RunningReader) -> None:
     answer = ask(reader, a_request(household=99, products=["nothing", "a"])).json()
-    assert answer["item_answered_by"] == {"model": 2}
+    assert answer["answered_by_counts"] == {"model": 2}
 
 
 def test_a_request_without_candidates_gets_an_empty_ranking(reader: RunningReader) -> None:
     answer = ask(reader, a_request(products=[])).json()
     assert answer["items"] == []
-    assert answer["item_answered_by"] == {}
+    assert answer["answered_by_counts"] == {}
 
 
 def test_the_clients_ask_and_get_typed_answers(reader: RunningReader) -> None:

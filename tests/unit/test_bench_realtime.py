@@ -103,7 +103,7 @@ def test_the_fallbacks_of_an_overloaded_run_are_counted_by_items(sections: Calla
     overload = sections("overload")
     assert overload.counts_of('"model":40,"order_given":10') == {"model": 40, "order_given": 10}
     found = overload.shares(loaded([1.0, 60.0, 1.0, 1.0], classes=[1, 1, 2, 1]), seconds=2.0)
-    assert found == {"late": 1, "model_per_s": 1.0, "item_answered_by": {"model": 0.75, "order_given": 0.25}}
+    assert found == {"late": 1, "model_per_s": 1.0, "answered_by": {"model": 0.75, "order_given": 0.25}}
     assert overload.late(loaded([1.0, 60.0, 70.0], status=[200, 200, 503])) == 1
 
 

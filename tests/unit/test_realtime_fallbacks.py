@@ -205,7 +205,7 @@ def test_an_answer_of_several_fallbacks_shows_each_and_how_many(stores: Stores) 
         {"product_id": "d", "score": None, "answered_by": "order_given"},
     ]
     assert answer["answered_by"] == "order_given"
-    assert answer["item_answered_by"] == {"order_given": 1, "precomputed": 1, "dot_product": 2}
+    assert answer["answered_by_counts"] == {"order_given": 1, "precomputed": 1, "dot_product": 2}
     assert answer["stores"]["items"]["version"] == 1
 
 
@@ -260,7 +260,7 @@ def test_a_value_is_shown_under_the_name_of_the_output(stores: Stores) -> None:
     answered = RequestAnswer((), np.array([0.25]), "model", fallback_reason="", request_id='r"1')
     answer = shown(stores, answered, candidates=None, fallbacks=(Default(0.5),))
     assert answer["value"] == {"score": 0.25}
-    assert answer["item_answered_by"] == {"model": 1}
+    assert answer["answered_by_counts"] == {"model": 1}
     assert answer["request_id"] == 'r"1'
     assert "items" not in answer
 
