@@ -59,7 +59,7 @@ def model_name(pipeline: Trainable) -> str:
 
 def _approval_remedy(pipeline: Trainable, version: int) -> str:
     return (
-        f"Launch the job approve_{pipeline.name} with your name as confirmed_by, or run "
+        f"Launch the job {pipeline.name}_approve with your name as confirmed_by, or run "
         f"`forecache promote {pipeline.name} {version}`."
     )
 

@@ -75,7 +75,7 @@ class ProcessExecutor:
         self._run = run
 
     def ingest(self, source: Source, days: Nights, landed: Sequence[LandingFile], *, rebuild: bool) -> None:
-        self._carry_out(f"ingest_{source.name}", days, lambda: self._ingest(source, days, rebuild=rebuild))
+        self._carry_out(f"{source.name}_ingest", days, lambda: self._ingest(source, days, rebuild=rebuild))
 
     def run(self, declared: Nightly, job: Job, nights: Nights, *, rebuild: bool) -> None:
         wanted = declared.schedule.as_of_dates(*nights)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def ingest_job_name(source: Source) -> str:
-    return f"ingest_{source.name}"
+    return f"{source.name}_ingest"
 
 
 def build_ingest_job(source: Source) -> AssetJob:

@@ -15,7 +15,7 @@ from jobs.schedules import AssetJob, build_asset_job, build_newest_night_schedul
 
 
 def nightly_job_name(pipeline: Served) -> str:
-    return f"nightly_{pipeline.name}"
+    return f"{pipeline.name}_nightly"
 
 
 def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:

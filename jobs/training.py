@@ -16,7 +16,7 @@ from resources.settings_resource import SettingsResource
 
 
 def training_job_name(pipeline: Trainable) -> str:
-    return f"training_{pipeline.name}"
+    return f"{pipeline.name}_training"
 
 
 def training_selection(pipeline: Trainable) -> dg.AssetSelection:
@@ -37,7 +37,7 @@ def build_training_schedule(pipeline: Trainable, job: AssetJob) -> dg.ScheduleDe
 
 
 def full_job_name(pipeline: Trainable) -> str:
-    return f"full_{pipeline.name}"
+    return f"{pipeline.name}_full"
 
 
 def build_full_job(pipeline: Pipeline) -> AssetJob:
@@ -60,7 +60,7 @@ class ApprovalConfig(dg.Config):
 
 
 def approval_job_name(pipeline: Trainable) -> str:
-    return f"approve_{pipeline.name}"
+    return f"{pipeline.name}_approve"
 
 
 def _format_champion_change(before: int | None, after: int | None) -> str:

@@ -10,7 +10,7 @@ from trial import PIPELINE, Trial, TrialError, get_settings
 
 NIGHTS = ("2026-03-29", "2026-03-30", "2026-03-31")
 """The newest as-of dates of examples/fraud: of the main job, of the run whose pod is killed, of the CronJob."""
-JOB = f"nightly_{PIPELINE}"
+JOB = f"{PIPELINE}_nightly"
 LAUNCH = """mutation Launch($what: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $what) { __typename
   ... on PythonError { message } ... on LaunchBackfillSuccess { backfillId } } }"""
 RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results {

@@ -107,7 +107,7 @@ def test_the_daemon_requests_a_training_for_a_drifted_night_and_the_gate_judges_
             run = finished_run(instance, process, log)
         failures = [entry.user_message for entry in instance.all_logs(run.run_id) if "FAILURE" in str(entry)]
         assert run.status == dg.DagsterRunStatus.SUCCESS, failures
-    assert run.job_name == "training_returns"
+    assert run.job_name == "returns_training"
     assert run.tags["dagster/sensor_name"] == "returns_drifted"
     assert "feature amount: PSI" in run.tags[REASON_TAG]
 

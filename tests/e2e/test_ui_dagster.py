@@ -105,8 +105,8 @@ def test_asset_page_shows_rows_checks_owner_and_columns(base: str) -> None:
 def test_runs_schedules_and_sensor_are_there(base: str) -> None:
     with browser_page() as page:
         page.goto(f"{base}/runs")
-        page.get_by_text("ingest_orders").first.wait_for()
+        page.get_by_text("orders_ingest").first.wait_for()
         page.get_by_text("Success").first.wait_for()
         page.goto(f"{base}/automation")
-        for name in ("nightly_orders_schedule", "training_orders_schedule", "orders_landed"):
+        for name in ("orders_nightly_schedule", "orders_training_schedule", "orders_landed"):
             page.get_by_text(name).first.wait_for()

@@ -160,7 +160,7 @@ def test_code_daemon_and_webserver_on_machines_of_their_own_are_one_dagster(
     [repository] = known["repositories"]
     jobs = repository["jobs"]
     assert isinstance(jobs, list)
-    assert "nightly_churn" in {job["name"] for job in jobs}
+    assert "churn_nightly" in {job["name"] for job in jobs}
 
 
 def test_a_machine_without_dagster_says_which_extra_has_it(

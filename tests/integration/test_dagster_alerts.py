@@ -42,7 +42,7 @@ def orders(context: dg.AssetExecutionContext) -> Any:
     )
 
 
-JOB = dg.define_asset_job("nightly_orders", selection=[orders], executor_def=dg.in_process_executor)
+JOB = dg.define_asset_job("orders_nightly", selection=[orders], executor_def=dg.in_process_executor)
 REPOSITORY = dg.Definitions(assets=[orders], jobs=[JOB]).get_repository_def()
 
 
@@ -63,7 +63,7 @@ def home(tmp_path: Path, there: Receiver, monkeypatch: pytest.MonkeyPatch) -> Se
 
 def run_night(settings: Settings, night: str) -> str:
     with runner_instance(settings) as instance:
-        result = REPOSITORY.get_job("nightly_orders").execute_in_process(
+        result = REPOSITORY.get_job("orders_nightly").execute_in_process(
             instance=instance, partition_key=night, raise_on_error=False
         )
     return result.run_id
@@ -118,16 +118,16 @@ def test_a_run_that_fails_is_told_with_its_reason_until_a_run_does_its_night(hom
     tick(home)
     (message,) = told(there)
     occasions = [f"2026-01-0{day} run {run_id[:8]}" for day, run_id in zip((2, 3), failed, strict=True)]
-    assert message == [("firing", "run_failed", "critical", "nightly_orders", occasion) for occasion in occasions]
+    assert message == [("firing", "run_failed", "critical", "orders_nightly", occasion) for occasion in occasions]
     (group,) = there.posted[0].content["groups"]
     assert group["text"].endswith(
-        "The first: nightly_orders for 2026-01-02 failed: orders: The file of 2026-01-02 cannot be read."
+        "The first: orders_nightly for 2026-01-02 failed: orders: The file of 2026-01-02 cannot be read."
     )
     BROKEN.clear()
     run_night(home, "2026-01-01")
     run_night(home, "2026-01-03")
     tick(home)
-    assert told(there)[1:] == [[("resolved", "run_failed", "critical", "nightly_orders", occasions[1])]]
+    assert told(there)[1:] == [[("resolved", "run_failed", "critical", "orders_nightly", occasions[1])]]
 
 
 def test_the_command_line_goes_on_where_the_sensor_stopped(

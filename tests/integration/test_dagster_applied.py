@@ -97,11 +97,11 @@ def test_there_are_no_assets_jobs_or_schedules_of_a_training(shop: Settings) -> 
     }
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert {job for job in jobs if job.partition("_")[0] not in ("ingest", "verify", "maintain", "cost")} == {
-        "nightly_foreign",
-        "nightly_ruled",
-        "nightly_unpublished",
+        "foreign_nightly",
+        "ruled_nightly",
+        "unpublished_nightly",
     }
-    nightly = repository.get_job("nightly_unpublished").asset_layer.executable_asset_keys
+    nightly = repository.get_job("unpublished_nightly").asset_layer.executable_asset_keys
     assert dg.AssetKey("predictions_unpublished") in nightly
     assert not any(key.to_user_string().startswith("published") for key in nightly)
 

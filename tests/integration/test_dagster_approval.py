@@ -64,7 +64,7 @@ def test_the_gates_check_shows_table_plots_and_how_to_approve(prepared: tuple[Pa
     assert evaluation.check_name == GATE
     assert evaluation.passed
     assert "returns 1 passed and waits for approval: roc_auc" in (evaluation.description or "")
-    assert "job approve_returns" in str(evaluation.metadata["approval"].value)
+    assert "job returns_approve" in str(evaluation.metadata["approval"].value)
     assert "| calibration |" in str(evaluation.metadata["verdict"].value)
     assert "![gains](data:image/svg+xml" in str(evaluation.metadata["plots"].value)
 
@@ -103,7 +103,7 @@ def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judge
     (failure,) = [event for event in refused.all_events if event.is_step_failure]
     said = str(failure.step_failure_data.error_display_string)
     assert "judged without a champion, and the champion is 2 now" in said
-    assert "the decision `evaluate` of the job approve_returns" in said
+    assert "the decision `evaluate` of the job returns_approve" in said
     assert models.champion(waiting, CAREFUL).version == 2
 
     again = launch(waiting, confirmed_by="ann", decision="evaluate")
@@ -135,4 +135,4 @@ def test_the_job_is_there_where_the_gate_asks_for_approval() -> None:
     careful, plain = (
         {job.name for job in pipeline_definitions(pipeline).jobs or ()} for pipeline in (CAREFUL, returns)
     )
-    assert careful - plain == {"approve_returns"}
+    assert careful - plain == {"returns_approve"}

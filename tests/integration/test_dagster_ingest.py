@@ -67,7 +67,7 @@ def last_check(instance: dg.DagsterInstance, asset: str, check: str) -> dict[str
 def test_the_nightly_job_ingests_what_landed_up_to_its_night(shop: Settings, instance: dg.DagsterInstance) -> None:
     land(shop, *DAYS)
     with pytest.raises(NotFoundError, match="has no champion yet"):
-        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[3])
+        launch(shop, instance, "orders_nightly", DAYS[2], DAYS[3])
     assert delivered_days(ingested_files(shop, ORDERS)) == set(DAYS[:4])
     expected = {day.isoformat() for day in DAYS[:4]}
     assert materialized(instance, "raw_orders") == materialized(instance, "quarantine_orders") == expected
@@ -82,7 +82,7 @@ def test_a_raw_table_is_ingested_and_checked_without_spark(
 ) -> None:
     monkeypatch.setattr("forecache.kit.spark.session.spark_session", lambda _: pytest.fail("Spark was started"))
     land(shop, *DAYS[:2])
-    launch(shop, instance, "ingest_orders", DAYS[0], DAYS[1])
+    launch(shop, instance, "orders_ingest", DAYS[0], DAYS[1])
     assert {day for day, (ok, _) in last_check(instance, "raw_orders", EXPECTATIONS).items() if ok} == {
         day.isoformat() for day in DAYS[:2]
     }
@@ -92,8 +92,8 @@ def test_a_day_is_materialized_only_where_a_file_was_read(shop: Settings, instan
     land(shop, DAYS[0], DAYS[3])
     land(shop, DAYS[1], content="customer,day\n")
     land(shop, DAYS[3], suffix=".2.csv", content="")
-    launch(shop, instance, "ingest_orders", DAYS[0], DAYS[4])
-    launch(shop, instance, "ingest_orders", DAYS[2], DAYS[2])
+    launch(shop, instance, "orders_ingest", DAYS[0], DAYS[4])
+    launch(shop, instance, "orders_ingest", DAYS[2], DAYS[2])
     there = {DAYS[0].isoformat(), DAYS[3].isoformat()}
     assert materialized(instance, "raw_orders") == materialized(instance, "quarantine_orders") == there
     assert last_check(instance, "raw_orders", "files_are_read") == {
@@ -101,7 +101,7 @@ def test_a_day_is_materialized_only_where_a_file_was_read(shop: Settings, instan
         "2026-01-02": (False, "1 in quarantine: 2026-01-02.csv: the column 'amount' is missing."),
         "2026-01-04": (False, "1 in quarantine: 2026-01-04.2.csv: the file is empty."),
     }
-    launch(shop, instance, "ingest_orders", DAYS[1], DAYS[1])
+    launch(shop, instance, "orders_ingest", DAYS[1], DAYS[1])
     assert materialized(instance, "raw_orders") == there
 
 
@@ -150,7 +150,7 @@ def test_days_are_materialized_although_another_file_failed_the_run_or_nobody_to
     land(shop, DAYS[1], content="customer,day,amount\nbob,2026-01-02,70\n")
     land(shop, DAYS[2])
     with pytest.raises(InputError, match=r"'2026-01-02\.csv' of source 'orders' has changed"):
-        launch(shop, instance, "ingest_orders", DAYS[1], DAYS[2])
+        launch(shop, instance, "orders_ingest", DAYS[1], DAYS[2])
     # The changed file's day is the run's and failed; the others are there.
     assert {DAYS[0].isoformat(), DAYS[2].isoformat()} <= materialized(instance, "raw_orders")
 
@@ -170,14 +170,14 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
     (lost,) = [file for file in ingested_files(shop, ORDERS) if file.event_day == DAYS[0]]
     record_files(shop, [replace(lost, landing_rows=9)])
     with pytest.raises(CheckError, match=r"2026-01-01\.csv has 9 rows, of which 1 are in raw_orders"):
-        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
+        launch(shop, instance, "orders_nightly", DAYS[2], DAYS[2])
     land(shop, DAYS[0])  # the same content at another time: it is read again
     with pytest.raises(CheckError, match=r"amount must be .*5,?000.*Correct the landing files of 2026-01-02"):
-        launch(shop, instance, "training_orders", DAYS[2], DAYS[2])
+        launch(shop, instance, "orders_training", DAYS[2], DAYS[2])
     assert materialized(instance, "features_orders") == set()
     land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,90\n")
     with pytest.raises(NotFoundError, match="has no champion yet"):
-        launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
+        launch(shop, instance, "orders_nightly", DAYS[2], DAYS[2])
     assert spent(shop, DAYS[2]) == {"ann": 110.0}
     for check in ("meets_expectations", "adds_up_to_what_landed"):
         verdicts = last_check(instance, "raw_orders", check)

@@ -61,9 +61,9 @@ def test_assets_jobs_and_schedules_of_a_real_time_model(home: Settings) -> None:
     assert parents("training_set_offers") == {"raw_shown", *(f"features_{view}" for view in views)}
     assert parents("released_offers") == {"model_offers", *(f"published_{view}" for view in views)}
     repository = definitions.get_repository_def()
-    assert {"nightly_offers", "training_offers", "full_offers"} <= set(repository.job_names)
+    assert {"offers_nightly", "offers_training", "offers_full"} <= set(repository.job_names)
     schedules = {schedule.name for schedule in repository.schedule_defs}
-    assert {"nightly_offers_schedule", "training_offers_schedule"} <= schedules
+    assert {"offers_nightly_schedule", "offers_training_schedule"} <= schedules
 
 
 def test_the_first_run_trains_publishes_and_releases(home: Settings, capsys: pytest.CaptureFixture[str]) -> None:

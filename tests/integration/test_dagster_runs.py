@@ -96,7 +96,7 @@ def test_all_landing_days_are_one_run_with_counts_and_verdicts_by_day(
     assert [(r.stage, r.rows) for r in results] == [("ingest", 14)]
     assert ended == results
     (only,) = new_instance.get_runs()
-    assert only.job_name == "ingest_orders"
+    assert only.job_name == "orders_ingest"
     assert only.remote_job_origin is not None
     assert only.remote_job_origin.repository_origin.code_location_origin.location_name == "forecache"
     assert checks_of(new_instance, "raw_orders", "meets_expectations") == {d.isoformat(): True for d in DAYS}

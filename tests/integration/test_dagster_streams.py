@@ -84,7 +84,7 @@ def test_lineage_goes_from_the_topic_to_the_live_layer_and_to_the_files_of_the_n
 
 
 def test_jobs_schedules_and_sensors_are_there(repository: dg.RepositoryDefinition) -> None:
-    assert {"maintain_streams", "ingest_payments"} <= set(repository.job_names)
+    assert {"maintain_streams", "payments_ingest"} <= set(repository.job_names)
     assert repository.get_schedule_def("maintain_streams_schedule").default_status.value == "RUNNING"
     assert repository.get_sensor_def("streams").default_status.value == "RUNNING"
 

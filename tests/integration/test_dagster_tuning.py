@@ -27,7 +27,7 @@ def test_the_job_is_one_run_whose_trials_are_children_in_mlflow(
         run_config=dg.RunConfig(ops={"tune_returns": {"config": {"trials": 2}}}), resources={"settings": resource}
     )
     assert done.success
-    assert done.job_def.name == tuning_job_name(returns) == "tuning_returns"
+    assert done.job_def.name == tuning_job_name(returns) == "returns_tuning"
     [output] = [event for event in done.all_events if event.is_successful_output]
     metadata = output.step_output_data.metadata
     assert metadata["trials"].value == 2

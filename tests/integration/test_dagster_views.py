@@ -51,7 +51,7 @@ def test_a_published_view_is_drawn_between_its_features_and_what_reads_it() -> N
         in graph.get(dg.AssetKey("published_shop")).parent_keys | graph.get(dg.AssetKey("published_region")).parent_keys
     )
     jobs = {job.name for job in repository.get_all_jobs()}
-    assert {"nightly_shop", "nightly_region", "nightly_visitors", "nightly_takings"} <= jobs
+    assert {"shop_nightly", "region_nightly", "visitors_nightly", "takings_nightly"} <= jobs
     scheduled = {schedule.job_name for schedule in repository.schedule_defs}
-    assert {"nightly_visitors", "nightly_takings"} <= scheduled
-    assert scheduled.isdisjoint({"nightly_shop", "nightly_region"})
+    assert {"visitors_nightly", "takings_nightly"} <= scheduled
+    assert scheduled.isdisjoint({"shop_nightly", "region_nightly"})

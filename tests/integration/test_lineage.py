@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Settings:
 
 def test_every_stage_from_landing_to_store_is_told_with_what_it_read_and_made(home: Settings, tmp_path: Path) -> None:
     settings = with_file(home, tmp_path)
-    assert emit_new(settings, job_names={RUN: "nightly_churn"}) == [EmitResult("file", len(JOBS) + 1)]
+    assert emit_new(settings, job_names={RUN: "churn_nightly"}) == [EmitResult("file", len(JOBS) + 1)]
     events = events_in(settings)
     told = {name: (versions(event["inputs"]), versions(event["outputs"])) for name, event in ends(events).items()}
     assert told.pop("publish.churn")[1] == [("churn", "1")]
@@ -41,7 +41,7 @@ def test_every_stage_from_landing_to_store_is_told_with_what_it_read_and_made(ho
 
 def test_events_say_schema_counts_quality_parent_and_code(home: Settings, tmp_path: Path) -> None:
     settings = with_file(home, tmp_path)
-    emit_new(settings, job_names={RUN: "nightly_churn"})
+    emit_new(settings, job_names={RUN: "churn_nightly"})
     told = ends(events_in(settings))
     features = told["features.churn"]
     (made,) = features["outputs"]
@@ -54,7 +54,7 @@ def test_events_say_schema_counts_quality_parent_and_code(home: Settings, tmp_pa
     ]
     run = features["run"]["facets"]
     assert run["parent"]["run"] == {"runId": RUN}
-    assert run["parent"]["job"] == {"namespace": "shop", "name": "nightly_churn"}
+    assert run["parent"]["job"] == {"namespace": "shop", "name": "churn_nightly"}
     assert run["nominalTime"]["nominalStartTime"] == "2026-01-01T00:00:00.000000Z"
     assert run["nominalTime"]["nominalEndTime"] == "2026-01-04T00:00:00.000000Z"
     assert run["forecache_stage"]["nights"] == [night.isoformat() for night in NIGHTS]
@@ -108,7 +108,7 @@ def test_a_stage_that_fails_in_a_run_is_told_with_its_reason_and_what_it_did_bef
     def nightly_churn() -> None:
         work()
 
-    result = nightly_churn.execute_in_process(raise_on_error=False)
+    result = churn_nightly.execute_in_process(raise_on_error=False)
     assert not result.success
     start, fail, done_start, done = events_in(settings)[before:]
     for event in (start, fail, done_start, done):
@@ -116,7 +116,7 @@ def test_a_stage_that_fails_in_a_run_is_told_with_its_reason_and_what_it_did_bef
     assert (start["eventType"], fail["eventType"]) == ("START", "FAIL")
     assert fail["job"]["name"] == "features.churn"
     assert fail["run"]["facets"]["errorMessage"]["message"] == "The night 2026-01-02 is empty. Land a file."
-    assert fail["run"]["facets"]["parent"]["job"]["name"] == "nightly_churn"
+    assert fail["run"]["facets"]["parent"]["job"]["name"] == "churn_nightly"
     assert fail["run"]["facets"]["parent"]["run"]["runId"] == result.run_id
     assert (done["eventType"], done["job"]["name"]) == ("COMPLETE", "features.churn")
 

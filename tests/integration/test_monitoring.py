@@ -246,7 +246,7 @@ def test_the_sensor_asks_once_for_a_training_as_of_the_drifted_night(
     assert "feature amount: PSI" in request.tags[REASON_TAG]
     assert tick(drifted, instance).run_key == request.run_key
 
-    run_id = run_of(instance, "training_returns", dg.DagsterRunStatus.FAILURE, **{"dagster/run_key": request.run_key})
+    run_id = run_of(instance, "returns_training", dg.DagsterRunStatus.FAILURE, **{"dagster/run_key": request.run_key})
     skipped = tick(drifted, instance)
     assert skipped.skip_message.startswith(f"Run {run_id} was requested for this and is FAILURE. Execute it again")
 
@@ -255,8 +255,8 @@ def test_the_sensor_asks_once_for_a_training_as_of_the_drifted_night(
 
 
 def test_the_sensor_waits_for_a_training_that_has_not_ended(drifted: Settings, instance: dg.DagsterInstance) -> None:
-    run_id = run_of(instance, "full_returns", dg.DagsterRunStatus.STARTED)
-    assert tick(drifted, instance).skip_message.startswith(f"Run {run_id} of full_returns has not ended yet.")
+    run_id = run_of(instance, "returns_full", dg.DagsterRunStatus.STARTED)
+    assert tick(drifted, instance).skip_message.startswith(f"Run {run_id} of returns_full has not ended yet.")
 
 
 def test_the_sensor_says_why_it_asks_for_nothing(lake: Settings, instance: dg.DagsterInstance) -> None:
@@ -266,7 +266,7 @@ def test_the_sensor_says_why_it_asks_for_nothing(lake: Settings, instance: dg.Da
 def test_the_job_takes_what_the_sensor_asks_for(drifted: Settings, instance: dg.DagsterInstance) -> None:
     request = tick(drifted, instance)
     definitions = build_definitions(load_settings(home=drifted.home_path, project="monitored_project"))
-    dg.validate_run_config(definitions.resolve_job_def("training_returns"), request.run_config)
+    dg.validate_run_config(definitions.resolve_job_def("returns_training"), request.run_config)
 
 
 def test_the_asset_shows_the_figures_and_the_verdict_of_each_night(lake: Settings, spark: "SparkSession") -> None:

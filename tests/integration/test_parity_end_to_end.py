@@ -206,5 +206,5 @@ def test_a_model_with_a_log_has_a_job_and_a_schedule_of_its_own() -> None:
     defined = define_parity(declared)
     [job], [schedule] = defined.jobs or (), defined.schedules or ()
     assert (job.name, schedule.cron_schedule, schedule.execution_timezone) == (
-        "parity_ranking_job", "30 0 * * *", "UTC",
+        "ranking_parity", "30 0 * * *", "UTC",
     )  # fmt: skip

@@ -196,5 +196,5 @@ def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
     assert names[0] in (check.description or "")
     logged = replace(search, log=Log("household_id"))
     defined = dg.Definitions.merge(realtime_definitions(logged), define_log_monitoring(logged))
-    assert {job.name for job in defined.jobs or ()} >= {"monitor_search", "nightly_search"}
+    assert {job.name for job in defined.jobs or ()} >= {"search_monitor", "search_nightly"}
     assert "30 0 * * *" in {each.cron_schedule for each in defined.schedules or ()}

@@ -231,7 +231,7 @@ def test_a_simulation_tells_how_many_requests_a_loss_takes(capsys: pytest.Captur
 
 def test_dagster_looks_while_one_is_under_way_and_shows_its_steps(begun: Settings) -> None:
     resource = SettingsResource(home=str(begun.home_path), project=begun.project)
-    sensor = build_rollout_sensor(SECOND, "rollout_payments_job")
+    sensor = build_rollout_sensor(SECOND, "payments_rollout")
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, resources={"settings": resource})
         assert isinstance(sensor(context), dg.RunRequest)

@@ -165,14 +165,14 @@ def test_a_failed_run_is_told_at_once_and_its_end_after_a_run_of_its_dates(shelf
         with pytest.raises(ForecacheError):
             run_in_process(settings, request)
         first = json.dumps([each.content for each in told.posted])
-        assert "nightly_offers" in first
+        assert "offers_nightly" in first
         assert f"The night {LAST} is empty" in first
         sent = len(told.posted)
         run_in_process(settings, RunRequest(["offers"], nights=(LAST - timedelta(days=1),) * 2))
         assert len(told.posted) == sent  # of other dates
         file.write_bytes(kept)
         run_in_process(settings, request)
-        assert "nightly_offers" in json.dumps([each.content for each in told.posted[sent:]])
+        assert "offers_nightly" in json.dumps([each.content for each in told.posted[sent:]])
 
 
 def open_alerts(settings: Settings) -> dict[Subject, Alert]:
@@ -188,7 +188,7 @@ def test_a_run_ends_alerts_of_runs_by_dagster_also_if_it_has_nothing_else_to_do(
         left = [
             Alert("check_failed", check, "critical", "It failed.", occasion=str(LAST)),
             Alert("check_failed", check, "critical", "It failed.", occasion=str(other)),
-            Alert("run_failed", "nightly_offers", "critical", "It failed.", {"nights": str(LAST)}, occasion="a run"),
+            Alert("run_failed", "offers_nightly", "critical", "It failed.", {"nights": str(LAST)}, occasion="a run"),
         ]
         notify(settings, left)
         sent = len(told.posted)

@@ -54,7 +54,7 @@ def decision(verdict: str, version: int, *, days_ago: float = 0.0, action: str =
         candidate=version,
         verdict=verdict,
         reason=f"churn {version} {verdict}: auc 0.61 is below 0.7",
-        training_table="training_churn",
+        training_table="churn_training",
         training_version=1,
     )
 

@@ -41,7 +41,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     kinds = ("nightly", "training", "tuning", "full", "monitor")
     assert jobs == {
-        "ingest_purchases",
+        "purchases_ingest",
         "verify_stores",
         "maintain_lake",
         "cost_report",
@@ -49,9 +49,9 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
     }
     schedules = {(schedule.name, schedule.cron_schedule) for schedule in repository.schedule_defs}
     assert schedules == {
-        *((f"nightly_{p}_schedule", "0 3 * * *") for p in ("churn", "spend")),
-        *((f"training_{p}_schedule", "0 5 * * 0") for p in ("churn", "spend")),
-        *((f"monitor_{p}_schedule", "0 4 * * *") for p in ("churn", "spend")),
+        *((f"{p}_nightly_schedule", "0 3 * * *") for p in ("churn", "spend")),
+        *((f"{p}_training_schedule", "0 5 * * 0") for p in ("churn", "spend")),
+        *((f"{p}_monitor_schedule", "0 4 * * *") for p in ("churn", "spend")),
         ("verify_stores_schedule", "0 6 * * 6"),
         ("maintain_lake_schedule", "0 1 * * 0"),
         ("cost_report_schedule", "0 7 * * *"),
@@ -65,15 +65,15 @@ def test_a_project_with_a_rollout_and_a_log_loads_with_a_job_for_each(monkeypatc
     monkeypatch.syspath_prepend(str(SUPPORT))
     repository = build_definitions(load_settings(project="pictured_project")).get_repository_def()
     repository.load_all_definitions()
-    assert {"rollout_ranking_job", "parity_ranking_job", "parity_search_job"} <= set(repository.job_names)
+    assert {"ranking_rollout", "ranking_parity", "search_parity"} <= set(repository.job_names)
     keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     assert {"rollout_ranking", "parity_ranking", "parity_search", "stream_cards"} <= keys
-    assert {sensor.name for sensor in repository.sensor_defs} >= {"rollout_ranking_under_way", "streams"}
+    assert {sensor.name for sensor in repository.sensor_defs} >= {"ranking_rollout_under_way", "streams"}
 
 
 def test_pipelines_that_share_a_view_select_its_one_asset_in_their_nights(repository: dg.RepositoryDefinition) -> None:
     shared = dg.AssetKey("features_customer")
-    for name in ("nightly_churn", "nightly_spend", "full_churn", "full_spend"):
+    for name in ("churn_nightly", "spend_nightly", "churn_full", "spend_full"):
         assert shared in repository.get_job(name).asset_layer.executable_asset_keys
     for name in ("predictions_churn", "predictions_spend"):
         assert shared in repository.asset_graph.get(dg.AssetKey(name)).parent_keys
@@ -171,7 +171,7 @@ def test_one_night_is_a_partition_and_several_are_a_range() -> None:
 
 
 def test_nightly_schedule_asks_for_the_last_night_of_data_that_have_ended(repository: dg.RepositoryDefinition) -> None:
-    schedule = repository.get_schedule_def("nightly_churn_schedule")
+    schedule = repository.get_schedule_def("churn_nightly_schedule")
     context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 3, 1, 3, tzinfo=timezone.utc))
     (request,) = schedule.evaluate_tick(context).run_requests or []
     assert request.tags["dagster/partition"] == "1998-06-30"

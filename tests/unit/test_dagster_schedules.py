@@ -93,35 +93,35 @@ def test_jobs_start_in_the_pipelines_time_zone_for_the_as_of_dates_since_the_run
 ) -> None:
     weekly = schedules(declare(every="week", cron="30 2 * * mon", time_zone="Europe/Berlin", training="0 6 1 * *"))
     assert {name: (s.cron_schedule, s.execution_timezone) for name, s in weekly.items()} == {
-        "nightly_churn_schedule": ("30 2 * * mon", "Europe/Berlin"),
-        "monitor_churn_schedule": ("30 3 * * mon", "Europe/Berlin"),
-        "training_churn_schedule": ("0 6 1 * *", "Europe/Berlin"),
+        "churn_nightly_schedule": ("30 2 * * mon", "Europe/Berlin"),
+        "churn_monitor_schedule": ("30 3 * * mon", "Europe/Berlin"),
+        "churn_training_schedule": ("0 6 1 * *", "Europe/Berlin"),
     }
-    assert tick(weekly["nightly_churn_schedule"], 2026, 3, 2, 1, 30) == {"2026-03-01"}
-    assert tick(weekly["monitor_churn_schedule"], 2026, 3, 2, 2, 30) == {"2026-03-01"}
+    assert tick(weekly["churn_nightly_schedule"], 2026, 3, 2, 1, 30) == {"2026-03-01"}
+    assert tick(weekly["churn_monitor_schedule"], 2026, 3, 2, 2, 30) == {"2026-03-01"}
     weekdays = schedules(declare(cron="0 3 * * mon-fri"))
-    assert tick(weekdays["nightly_churn_schedule"], 2026, 3, 2, 3) == {"2026-02-27", "2026-03-01"}
-    assert tick(weekdays["monitor_churn_schedule"], 2026, 3, 2, 4) == {"2026-02-27", "2026-03-01"}
+    assert tick(weekdays["churn_nightly_schedule"], 2026, 3, 2, 3) == {"2026-02-27", "2026-03-01"}
+    assert tick(weekdays["churn_monitor_schedule"], 2026, 3, 2, 4) == {"2026-02-27", "2026-03-01"}
 
 
 def test_monitoring_after_midnight_is_about_the_run_before_it(declare: Callable[..., Pipeline]) -> None:
-    late = schedules(declare(every="week", cron="30 23 * * mon"))["monitor_churn_schedule"]
+    late = schedules(declare(every="week", cron="30 23 * * mon"))["churn_monitor_schedule"]
     assert late.cron_schedule == "30 0 * * *"
     assert tick(late, 2026, 3, 3, 0, 30) == tick(late, 2026, 3, 5, 0, 30) == {"2026-03-01"}
     nightly = schedules(declare(cron="30 23 * * *"))
-    assert tick(nightly["nightly_churn_schedule"], 2026, 3, 3, 23, 30) == {"2026-03-02"}
-    assert tick(nightly["monitor_churn_schedule"], 2026, 3, 4, 0, 30) == {"2026-03-02"}
+    assert tick(nightly["churn_nightly_schedule"], 2026, 3, 3, 23, 30) == {"2026-03-02"}
+    assert tick(nightly["churn_monitor_schedule"], 2026, 3, 4, 0, 30) == {"2026-03-02"}
 
 
 def test_the_first_run_of_a_young_pipeline_starts_with_its_first_as_of_date(declare: Callable[..., Pipeline]) -> None:
-    nightly = schedules(declare(cron="0 3 * * mon"))["nightly_churn_schedule"]
+    nightly = schedules(declare(cron="0 3 * * mon"))["churn_nightly_schedule"]
     assert tick(nightly, 2026, 1, 5, 3) == {"2026-01-01", "2026-01-04"}
     context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 1, 3, tzinfo=UTC))
     assert "starts on 2026-01-01" in (nightly.evaluate_tick(context).skip_message or "")
 
 
 def test_a_pipeline_that_never_trains_by_itself_has_no_training_schedule(declare: Callable[..., Pipeline]) -> None:
-    assert set(schedules(declare(training="never"))) == {"nightly_churn_schedule", "monitor_churn_schedule"}
+    assert set(schedules(declare(training="never"))) == {"churn_nightly_schedule", "churn_monitor_schedule"}
 
 
 def test_data_are_fresh_three_hours_after_the_run_starts(declare: Callable[..., Pipeline]) -> None:

@@ -17,7 +17,7 @@ from resources.dagster_internals import PARTITION_NAME_TAG
 from resources.settings_resource import SettingsResource
 
 LAST = date(2026, 1, 6)
-SENSOR = "nightly_orders_delivered"
+SENSOR = "orders_nightly_delivered"
 NOT_YET = f"Not yet: orders has not delivered {LAST}. The sensor {SENSOR} runs it once that is there."
 
 
@@ -54,7 +54,7 @@ def evaluate(repository: dg.RepositoryDefinition, shop: Settings, instance: dg.D
 
 
 def test_schedule_skips_a_night_that_is_not_delivered_yet(repository: dg.RepositoryDefinition, shop: Settings) -> None:
-    schedule = repository.get_schedule_def("nightly_orders_schedule")
+    schedule = repository.get_schedule_def("orders_nightly_schedule")
     resource = SettingsResource(home=str(shop.home_path), project=shop.project)
 
     def tick() -> Any:
@@ -80,7 +80,7 @@ def test_schedule_runs_a_night_of_which_it_cannot_tell(
     resource = SettingsResource(home=str(shop.home_path), project=shop.project)
     moment = datetime(2026, 1, 7, 3, tzinfo=timezone.utc)
     context = dg.build_schedule_context(scheduled_execution_time=moment, resources={"settings": resource})
-    [request] = repository.get_schedule_def("nightly_orders_schedule").evaluate_tick(context).run_requests or []
+    [request] = repository.get_schedule_def("orders_nightly_schedule").evaluate_tick(context).run_requests or []
     assert request.tags[PARTITION_NAME_TAG] == "2026-01-06"
 
 
@@ -92,10 +92,10 @@ def test_sensor_runs_a_night_once_it_is_delivered_and_not_where_it_was_run(
         land(shop)
         # A run that came too early.
         tags = {PARTITION_NAME_TAG: "2026-01-06"}
-        create_run_for_test(instance, job_name="nightly_orders", tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        create_run_for_test(instance, job_name="orders_nightly", tags=tags, status=dg.DagsterRunStatus.FAILURE)
         request = evaluate(repository, shop, instance)
         assert (request.run_key, request.tags[PARTITION_NAME_TAG]) == ("2026-01-06", "2026-01-06")
-        create_run_for_test(instance, job_name="nightly_orders", tags=request.tags)
+        create_run_for_test(instance, job_name="orders_nightly", tags=request.tags)
         assert evaluate(repository, shop, instance).skip_message == "The night 2026-01-06 was run."
 
 
@@ -110,7 +110,7 @@ def test_a_run_for_several_nights_waits_for_each_of_them(shop: Settings) -> None
     schedule, waits = Schedule(cron="0 3 * * mon"), dataclasses.replace(source, missing="wait")
     weekly = dataclasses.replace(orders, sources=(waits,), schedule=schedule)
     resource = SettingsResource(home=str(shop.home_path), project=shop.project)
-    [nightly] = [s for s in pipeline_definitions(weekly).schedules or [] if s.name == "nightly_orders_schedule"]
+    [nightly] = [s for s in pipeline_definitions(weekly).schedules or [] if s.name == "orders_nightly_schedule"]
 
     def tick() -> Any:
         moment = datetime(2026, 1, 12, 3, tzinfo=timezone.utc)  # after Monday and Tuesday, the last day of the data

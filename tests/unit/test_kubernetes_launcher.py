@@ -40,7 +40,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> KubernetesRunLauncher:
 
 def health(launcher: KubernetesRunLauncher, cluster: Cluster, **tags: str) -> WorkerStatus:
     launcher._api_client = cluster
-    run = dg.DagsterRun(job_name="nightly_churn", run_id="b4e4b1a8", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    run = dg.DagsterRun(job_name="churn_nightly", run_id="b4e4b1a8", status=dg.DagsterRunStatus.STARTED, tags=tags)
     return launcher.check_run_worker_health(run).status
 
 

@@ -139,7 +139,7 @@ def test_night_of_a_joined_pipeline_runs_its_views_whose_dates_are_its_own() -> 
     repository = build_definitions(load_settings(project="joined_project")).get_repository_def()
     repository.load_all_definitions()
     for job, tables in (("takings", {"shop", "region", "takings"}), ("alone", {"shop"})):
-        selected = repository.get_job(f"nightly_{job}").asset_layer.executable_asset_keys
+        selected = repository.get_job(f"{job}_nightly").asset_layer.executable_asset_keys
         assert {key.path[-1] for key in selected if key.path[-1].startswith("features_")} == {
             f"features_{table}" for table in tables
         }

@@ -193,7 +193,7 @@ def _outdated_error(pipeline: Trainable, version: int, why: str) -> CheckError:
     name = pipeline.name
     return CheckError(
         f"The verdict on model {name!r} version {version} is outdated: {why}.",
-        remedy=f"`forecache models evaluate {name} {version}`, or the decision `evaluate` of the job approve_{name}, "
+        remedy=f"`forecache models evaluate {name} {version}`, or the decision `evaluate` of the job {name}_approve, "
         "evaluates it again without training. To promote it anyway, add --outdated-verdict, or set it in the job.",
     )
 

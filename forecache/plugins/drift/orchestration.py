@@ -50,7 +50,7 @@ def build_definitions(project: Project, settings: Settings) -> dg.Definitions:
 def define_monitoring(pipeline: Pipeline) -> dg.Definitions:
     """The figures of scored as-of dates; a job of its own, so that publishing does not wait for it."""
     about = f"Drift and realised performance of {pipeline.name} for a night."
-    job = build_asset_job(f"monitor_{pipeline.name}", about, [f"monitoring_{pipeline.name}"])
+    job = build_asset_job(f"{pipeline.name}_monitor", about, [f"monitoring_{pipeline.name}"])
     about = f"An hour after the nightly run: what moved in {pipeline.name}."
     return dg.Definitions(
         assets=[build_monitoring(pipeline)],
@@ -63,7 +63,7 @@ def define_monitoring(pipeline: Pipeline) -> dg.Definitions:
 def define_log_monitoring(realtime: Realtime) -> dg.Definitions:
     """The drift of each day's logged requests, after the day has ended in UTC and its last rows were committed."""
     about = f"Drift and expected performance of {realtime.name} on yesterday's logged requests."
-    job = build_asset_job(f"monitor_{realtime.name}", about, [f"logged_drift_{realtime.name}"])
+    job = build_asset_job(f"{realtime.name}_monitor", about, [f"logged_drift_{realtime.name}"])
     about = f"Half an hour after midnight (UTC): what moved in {realtime.name}."
     schedule = build_cron_schedule(job, "30 0 * * *", about)
     return dg.Definitions(assets=[build_logged_drift(realtime)], jobs=[job], schedules=[schedule])

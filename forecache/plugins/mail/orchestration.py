@@ -31,7 +31,7 @@ def build_definitions(project: Project, settings: Settings) -> dg.Definitions:
 
 def _define_mailing(mailing: Mailing) -> dg.Definitions:
     about = f"Send the messages of {mailing.name} about what {mailing.pipeline.name} has published."
-    job = build_asset_job(f"mail_{mailing.name}", about, [f"mailed_{mailing.name}"])
+    job = build_asset_job(f"{mailing.name}_mail", about, [f"mailed_{mailing.name}"])
     about = f"Every day at 08:00 UTC: the messages of {mailing.name}. Users who had theirs get no other."
     return dg.Definitions(assets=[build_mailed(mailing)], jobs=[job], schedules=[build_cron_schedule(job, CRON, about)])
 

@@ -41,7 +41,7 @@ def build_definitions(project: Project, settings: Settings) -> dg.Definitions:
 def define_parity(realtime: Realtime) -> dg.Definitions:
     """The asset, a job of its own, so that publishing does not wait for it, and its schedule after the log's day."""
     about = f"Compute yesterday's logged answers of {realtime.name} again, and compare every bit."
-    job = build_asset_job(f"{parity_name(realtime)}_job", about, [parity_name(realtime)])
+    job = build_asset_job(f"{realtime.name}_parity", about, [parity_name(realtime)])
     about = f"Half an hour after midnight UTC: parity of yesterday's answers of {realtime.name}."
     schedule = build_cron_schedule(job, "30 0 * * *", about)
     return dg.Definitions(assets=[build_parity(realtime)], jobs=[job], schedules=[schedule])

@@ -50,7 +50,11 @@ class MlflowProtocol:
     def render(self, exchange: Exchange) -> Reply:
         """Encode a score for each row, in their order, null for none. MLflow ignores further members."""
         columns = answer_columns(exchange)
-        answer = {"predictions": columns.scores, "item_answered_by": columns.answered_by, **provenance_of(exchange, columns)}
+        answer = {
+            "predictions": columns.scores,
+            "item_answered_by": columns.answered_by,
+            **provenance_of(exchange, columns),
+        }
         return Reply(200, NO_STORE, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def _ping(self, call: HttpCall) -> None:

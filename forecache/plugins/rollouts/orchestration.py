@@ -33,7 +33,7 @@ def define_rollout(realtime: Realtime) -> dg.Definitions:
     """The job advances a rollout; a sensor starts it once a minute while a rollout is running."""
     # Dagster makes an op of each asset and a graph of each job, whose names must differ.
     about = f"Look once at the rollout of {realtime.name}: wait, go on, or return its release."
-    job = build_asset_job(f"{rollout_name(realtime)}_job", about, [rollout_name(realtime)])
+    job = build_asset_job(f"{realtime.name}_rollout", about, [rollout_name(realtime)])
     sensor = build_rollout_sensor(realtime, job.name)
     return dg.Definitions(assets=[build_rollout(realtime)], jobs=[job], sensors=[sensor])
 
@@ -100,7 +100,7 @@ def build_rollout_sensor(realtime: Realtime, job: str) -> dg.SensorDefinition:
     """The rollout sensor; it is on by default, because a rollout that is not advanced never ends."""
 
     @dg.sensor(
-        name=f"{rollout_name(realtime)}_under_way",
+        name=f"{realtime.name}_rollout_under_way",
         job_name=job,
         minimum_interval_seconds=int(ROLLOUT_STEPS.every_s),
         default_status=dg.DefaultSensorStatus.RUNNING,

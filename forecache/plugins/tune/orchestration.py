@@ -31,7 +31,7 @@ class TuningConfig(dg.Config):
 
 
 def tuning_job_name(pipeline: Trainable) -> str:
-    return f"tuning_{pipeline.name}"
+    return f"{pipeline.name}_tuning"
 
 
 def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:

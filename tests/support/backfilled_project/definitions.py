@@ -33,7 +33,7 @@ from resources.settings_resource import SettingsResource
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-31")
 CHURN = churn()
 FEATURES, PREDICTIONS = CHURN.feature_table, CHURN.prediction_table
-JOB = "nightly_churn"
+JOB = "churn_nightly"
 
 
 def feature_rows(night: date) -> pa.Table:
