@@ -105,7 +105,7 @@ def test_a_stage_that_fails_in_a_run_is_told_with_its_reason_and_what_it_did_bef
         yield dg.Output(None)
 
     @dg.job
-    def nightly_churn() -> None:
+    def churn_nightly() -> None:
         work()
 
     result = churn_nightly.execute_in_process(raise_on_error=False)
