@@ -6,7 +6,7 @@ from datetime import date, datetime, timezone
 import dagster as dg
 
 from forecache.base.errors import ForecacheError
-from forecache.base.settings import Settings
+from forecache.base.settings import Settings, load_settings
 from forecache.declare.as_of import ScheduledDeclaration, due_as_of_dates
 from forecache.kit.process.wakes import DELIVERIES
 from resources.dagster_internals import (
@@ -41,8 +41,13 @@ def build_cron_schedule(
     """A schedule of a job without partitions; `is_running` switches it on by default."""
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule", job=job, cron_schedule=cron, execution_timezone=time_zone, description=about,
-        default_status=dg.DefaultScheduleStatus.RUNNING if is_running else dg.DefaultScheduleStatus.STOPPED,
+        default_status=_default_status(is_running=is_running),
     )  # fmt: skip
+
+
+def _default_status(*, is_running: bool = False) -> dg.DefaultScheduleStatus:
+    runs = is_running or load_settings().schedules == "on"
+    return dg.DefaultScheduleStatus.RUNNING if runs else dg.DefaultScheduleStatus.STOPPED
 
 
 def partition_tags(first: date, last: date) -> dict[str, str]:
@@ -94,6 +99,7 @@ def build_newest_night_schedule(
         cron_schedule=cron,
         execution_timezone=schedule.time_zone,
         description=description,
+        default_status=_default_status(),
         required_resource_keys={"settings"} if waits else None,
     )
     def request_newest_nights(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

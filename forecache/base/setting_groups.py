@@ -203,6 +203,9 @@ class LakeSettings(BaseSettings):
         description="PostgreSQL database of Dagster's instance, such as postgresql://user:secret@host/dagster. "
         "Default: SQLite in HOME/dagster.",
     )
+    schedules: Literal["off", "on"] = Field(
+        "off", description="Whether Dagster's schedules run from the start; off: each is switched on in its UI."
+    )
     dagster_runs: int | None = Field(
         None, ge=1, description="Most runs that Dagster's queue has at once. Default: 3 with PostgreSQL, else 1."
     )

@@ -146,3 +146,11 @@ def test_a_recommender_has_a_schedule_too(monkeypatch: pytest.MonkeyPatch, setti
     assert weekly.start.weekday() == 5
     [nightly] = schedules(weekly).values()
     assert nightly.cron_schedule == "0 4 * * sun"
+
+
+def test_one_setting_switches_all_schedules_on(
+    declare: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {each.default_status for each in schedules(declare()).values()} == {dg.DefaultScheduleStatus.STOPPED}
+    monkeypatch.setenv("FORECACHE_SCHEDULES", "on")
+    assert {each.default_status for each in schedules(declare()).values()} == {dg.DefaultScheduleStatus.RUNNING}
