@@ -61,15 +61,6 @@ def _format_cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 
-def bar_chart(headers: Sequence[str], counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
-    """A histogram as a Markdown table: a label, its count and a bar of it."""
-    most = max(counts.values(), default=0) or 1
-    rows = [
-        (label, count, "\u2588" * max(round(24 * count / most), 1 if count else 0)) for label, count in counts.items()
-    ]
-    return markdown_table((*headers, ""), rows)
-
-
 def embed_plots(documents: Mapping[str, str]) -> dg.MarkdownMetadataValue:
     """SVG documents inside the metadata itself, so that the UI needs no file server."""
     images = [
@@ -88,10 +79,10 @@ def declared_columns(source: AnySource) -> list[dg.TableColumn]:
 
 def source_schema(source: Source) -> dg.TableSchema:
     added = {
-        "event_day": ("date", "Day of the landing file; partition."),
+        "event_day": ("date", "Day of the landing file; the partition."),
         "source_file": ("string", "Landing file that the row came in."),
-        "source_line": ("bigint", "Its line there."),
-        "ingested_at": ("timestamp", "When it was ingested."),
+        "source_line": ("bigint", "Line of the row in its landing file."),
+        "ingested_at": ("timestamp", "Time of the ingestion (UTC)."),
     }
     return dg.TableSchema(
         [*declared_columns(source), *(dg.TableColumn(n, t, description=d) for n, (t, d) in added.items())]
@@ -100,8 +91,8 @@ def source_schema(source: Source) -> dg.TableSchema:
 
 def key_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
     types = key_types(declared.key, declared.all_sources)
-    keys = [dg.TableColumn(name, types[name], description="Key.") for name in declared.key]
-    return [*keys, dg.TableColumn(AS_OF, "date", description="Night that the row is about; partition.")]
+    keys = [dg.TableColumn(name, types[name], description="Part of the key.") for name in declared.key]
+    return [*keys, dg.TableColumn(AS_OF, "date", description="As-of date of the row; the partition.")]
 
 
 def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
@@ -115,9 +106,9 @@ def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
         **{column: output.description for output in pipeline.outputs for column in output.spec.columns},
         **{segment.name: segment.description for segment in pipeline.segments},
         "model_name": "Registered name of the model.",
-        "model_version": "Its version.",
+        "model_version": "Version of the model.",
         "feature_version": "Delta version of the feature table that was scored.",
-        "scored_at": "When.",
+        "scored_at": "Time of scoring (UTC).",
         "run_id": "Run that scored it.",
     }
     fields = prediction_fields(layout_of(pipeline))

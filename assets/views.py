@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import bar_chart, embed_plots, markdown_table
+from assets.metadata import embed_plots, markdown_table
+from assets.plots import draw_bars, draw_lines
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
@@ -52,7 +53,12 @@ def training_view(result: StageResult) -> dict[str, Any]:
         (f"{epoch['epoch'] + 1}", epoch["train_loss"], epoch["validation_loss"], f"{epoch['rows_per_s']:,.0f}")
         for epoch in details["history"][:: len(details["history"]) // _MOST_EPOCHS + 1]
     ]
+    losses = {
+        name: [epoch[column] for epoch in details["history"]]
+        for name, column in (("training", "train_loss"), ("validation", "validation_loss"))
+    }
     return {
+        **({"plots": embed_plots({"loss": draw_lines(f"Loss by {unit}", losses)})} if details["history"] else {}),
         **{name: details[name] for name in shown if name in details},
         "history": markdown_table((unit, "training loss", "validation loss", "rows/s"), history),
         **{name: details["cost"][name] for name in ("device_s", "wasted_s")},
@@ -102,14 +108,15 @@ def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) ->
     bins, segments = dict[str, int](), dict[str, Any]()
     if is_installed("drift"):
         found = load_hook("drift", "output_bins")(settings, pipeline, last)
-        bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in found}
+        bins = {f"{bin_.low:.3g} to {bin_.high:.3g}": bin_.rows for bin_ in found}
         segments = load_hook("drift", "segment_rows")(settings, pipeline, last)
     shown = ("model", "engine", "scored_rows", "rows_per_second")
+    plots = {f"{pipeline.main_output.name} on {last}": bins, **segments}
+    drawn = {name: draw_bars(f"Rows by {name}", counts) for name, counts in plots.items() if counts}
     return {
+        **({"distribution": embed_plots(drawn)} if drawn else {}),
         **{name: result.details[name] for name in shown if name in result.details},
         **plan_view(result.details),
-        **({"distribution": bar_chart((f"{pipeline.main_output.name} on {last}", "rows"), bins)} if bins else {}),
-        **{name: bar_chart((name, "rows"), counts) for name, counts in segments.items()},
     }
 
 

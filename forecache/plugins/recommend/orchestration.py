@@ -165,13 +165,13 @@ def _recommendation_schema(recommender: Recommender | SecondTable) -> dg.TableSc
         kind, about = "array<float>", "The dot product of a user's and an item's, of one as-of date, is a score."
     return dg.TableSchema(
         [
-            dg.TableColumn(recommender.key[0], recommender.key_type, description="Key."),
+            dg.TableColumn(recommender.key[0], recommender.key_type, description="The key."),
             dg.TableColumn(AS_OF, "date", description="Day that the row is about; partition."),
             dg.TableColumn(recommender.output_columns[0], kind, description=about),
             dg.TableColumn("model_name", "string", description="Name of the recommender."),
             dg.TableColumn("model_version", "int", description="The as-of date of its fit, as YYYYMMDD."),
             dg.TableColumn("feature_version", "bigint", description="Delta version of the interactions."),
-            dg.TableColumn("scored_at", "timestamp", description="When."),
-            dg.TableColumn("run_id", "string", description="Run that ranked."),
+            dg.TableColumn("scored_at", "timestamp", description="Time of ranking (UTC)."),
+            dg.TableColumn("run_id", "string", description="Run that ranked the items."),
         ]
     )
