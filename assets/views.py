@@ -56,9 +56,14 @@ def training_view(result: StageResult) -> dict[str, Any]:
     losses = {
         name: [epoch[column] for epoch in details["history"]]
         for name, column in (("training", "train_loss"), ("validation", "validation_loss"))
+        if all(epoch[column] is not None for epoch in details["history"])
     }
     return {
-        **({"plots": embed_plots({"loss": draw_lines(f"Loss by {unit}", losses)})} if details["history"] else {}),
+        **(
+            {"plots": embed_plots({"loss": draw_lines(f"Loss by {unit}", losses)})}
+            if details["history"] and losses
+            else {}
+        ),
         **{name: details[name] for name in shown if name in details},
         "history": markdown_table((unit, "training loss", "validation loss", "rows/s"), history),
         **{name: details["cost"][name] for name in ("device_s", "wasted_s")},
