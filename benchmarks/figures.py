@@ -30,7 +30,7 @@ from _training import report as training
 
 ROOT = Path(__file__).resolve().parent.parent
 README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-GUIDE = ROOT / "docs" / "choose-infrastructure.md"
+GUIDE = ROOT / "docs" / "choose.md"
 
 BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "store": ("Store and reader", store.SECTIONS, summary.rows_of),
