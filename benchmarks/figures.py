@@ -1,4 +1,4 @@
-"""The README's figures, docs/benchmarks.md with all of them, and the guide's table: `make figures`.
+"""The README's figures, docs/benchmarks.md with all of them, and the table of docs/choose.md: `make figures`.
 
 python benchmarks/figures.py            write them
 python benchmarks/figures.py --check    write nothing; say what differs, and end with 1 where something does

@@ -156,7 +156,8 @@ def test_the_readme_stays_short_and_the_declarations_of_the_first_pages_load(
     names: dict[str, object] = {}
     exec(nightly, names)
     assert getattr(names["returns"], "prediction_table", None) == "predictions_returns"
-    [realtime] = [code for code in blocks(PROJECT_ROOT / "docs/tutorials/real-time.md", "python") if "Realtime(" in code]
+    tutorial = PROJECT_ROOT / "docs" / "tutorials" / "real-time.md"
+    [realtime] = [code for code in blocks(tutorial, "python") if "Realtime(" in code]
     in_the_shop = """
 import numpy as np
 from forecache.declare import *
