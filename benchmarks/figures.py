@@ -1,4 +1,4 @@
-"""The README's figures, docs/benchmarks.md with all of them, and the guide's table: `make figures`.
+"""The README's figures, docs/benchmarks.md with all of them, and the table of docs/choose.md: `make figures`.
 
 python benchmarks/figures.py            write them
 python benchmarks/figures.py --check    write nothing; say what differs, and end with 1 where something does
@@ -30,7 +30,7 @@ from _training import report as training
 
 ROOT = Path(__file__).resolve().parent.parent
 README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-GUIDE = ROOT / "docs" / "choose-infrastructure.md"
+GUIDE = ROOT / "docs" / "choose.md"
 
 BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "store": ("Store and reader", store.SECTIONS, summary.rows_of),

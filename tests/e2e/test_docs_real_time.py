@@ -14,7 +14,7 @@ from forecache.base.settings import PROJECT_ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
 
-PAGE = PROJECT_ROOT / "docs" / "real-time-tutorial.md"
+PAGE = PROJECT_ROOT / "docs" / "tutorials" / "real-time.md"
 # A busy machine may take a request past its 30 ms; it is sent again, unless it asks for less time.
 _BEFORE = """set -euo pipefail
 set -m

@@ -12,7 +12,7 @@ from free_ports import free_port
 
 from forecache.base.settings import PROJECT_ROOT
 
-PAGE = PROJECT_ROOT / "docs" / "registered-model.md"
+PAGE = PROJECT_ROOT / "docs" / "tutorials" / "registered-model.md"
 
 
 @pytest.mark.slow
