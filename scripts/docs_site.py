@@ -56,7 +56,7 @@ def http_page() -> str:
 
     found = document(load_settings())
     lines = ["# HTTP", "", "The reader serves this as an OpenAPI document at `/openapi.json`;"]
-    lines += ["[the reader](../reader.md) explains it.", ""]
+    lines += ["[the guide of serving](../how-to/serve.md) explains it.", ""]
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
             if isinstance(operation, dict) and "responses" in operation:

@@ -1,4 +1,4 @@
-"""Spark column function of a model, called like `mlflow.pyfunc.spark_udf`; docs/scoring.md compares the two."""
+"""Spark column function of a model, called like `mlflow.pyfunc.spark_udf`; docs/how-to/scoring.md compares the two."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

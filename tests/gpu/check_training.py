@@ -1,6 +1,6 @@
 """Training by torchrun on the machine at hand, a GPU where there is one: `make test-gpu`, alone and without services.
 
-Needs torch, pytest and the wheels that docs/training-gpu.md lists. Each check prints a line of what it measured.
+Needs torch, pytest and the wheels that docs/how-to/models.md lists. Each check prints a line of what it measured.
 """
 
 import json

@@ -121,7 +121,7 @@ def test_spark_knows_every_property() -> None:
 
 
 def test_spark_knows_every_property_of_the_docs_and_on_yarn_the_workers_fit_beside_the_heap() -> None:
-    page = (PROJECT_ROOT / "docs" / "scoring.md").read_text()
+    page = (PROJECT_ROOT / "docs" / "how-to" / "scoring.md").read_text()
     python = ("spark-core", "org/apache/spark/internal/config/Python")
     sql = ("spark-catalyst", "org/apache/spark/sql/internal/SQLConf")
     kubernetes = ("spark-kubernetes", "org/apache/spark/deploy/k8s/Config")

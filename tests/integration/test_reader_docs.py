@@ -1,4 +1,4 @@
-"""Every request of docs/reader.md works against a real reader, and every answer shown has the members that it gives."""
+"""Every request of docs/how-to/serve.md works against a real server, and each answer has the members that it shows."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from forecache.kit.metrics.metric import METRICS
 from forecache.serve.reader import create_token
 from forecache.serve.store import Field, KeyColumn, KeySchema
 
-TEXT = (PROJECT_ROOT / "docs" / "reader.md").read_text()
+TEXT = (PROJECT_ROOT / "docs" / "how-to" / "serve.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 

@@ -132,7 +132,7 @@ def test_columns_of_other_types_than_their_features_are_refused(
 
 
 def test_guide_names_every_function_that_is_allowed() -> None:
-    guide = (PROJECT_ROOT / "docs" / "features.md").read_text()
+    guide = (PROJECT_ROOT / "docs" / "how-to" / "features.md").read_text()
     assert [name for name in [*SCALARS, *AGGREGATES, *RANKS, *ROW_FUNCTIONS] if f"`{name}`" not in guide] == []
 
 

@@ -15,7 +15,7 @@ METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles", "ran
     "quantiles": ("pinball_loss", "coverage_error", "interval_width"),
     "ranking": ("ndcg@10", "recall@10", "mrr"),
 }
-"""The metrics of a gate for each kind of label, and for quantiles of a number; see `docs/outputs.md`. Those of a
+"""The metrics of a gate for each kind of label, and for quantiles of a number; see `docs/how-to/outputs.md`. Those of a
 ranking may have any other cutoff, such as "ndcg@5"."""
 
 _AT = re.compile(r"(ndcg|recall)@([1-9][0-9]{0,3})")

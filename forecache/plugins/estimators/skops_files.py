@@ -267,7 +267,7 @@ def refuse_untrusted(payload: bytes) -> None:
     if untrusted:
         raise CheckError(
             f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",
-            remedy="docs/models.md lists the estimators that can; LightGBM and XGBoost estimators stand alone.",
+            remedy="docs/how-to/models.md lists the estimators that can; LightGBM and XGBoost estimators stand alone.",
         )
 
 
