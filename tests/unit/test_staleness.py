@@ -1,4 +1,4 @@
-"""What becomes stale by which change: each row of docs/staleness.md, proven by editing the files of a project.
+"""What a change makes outdated: each row of docs/explanation/staleness.md, proven by editing the files of a project.
 
 For every change the stages whose inputs differ are those named, and no other: both directions.
 """
