@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
         ("feature_version", pa.string()), ("late", pa.bool_()),
     ]
 )  # fmt: skip
-"""Of the stream's table, as docs/streams.md has it."""
+"""Of the stream's table, as docs/how-to/streams.md has it."""
 
 
 def payments(**more: Any) -> Source:
