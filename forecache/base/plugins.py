@@ -26,7 +26,7 @@ class Plugin:
 
 PLUGINS = {
     "alerts": Plugin(
-        commands={"alerts": ("command:alerts", "Look for what is wrong, and tell what is new.")},
+        commands={"alerts": ("command:alerts", "Check for problems, and notify receivers of new ones.")},
         checks={"alerts": "command:check_alerts"},
         hooks={
             "notify": "notify:notify",
@@ -53,8 +53,8 @@ PLUGINS = {
     ),
     "cost": Plugin(
         commands={
-            "advise": ("advise_command:advise", "What to set differently, from measured use, and what it saves."),
-            "cost": ("command:cost", "What stages, training, storage and replicas cost a day."),
+            "advise": ("advise_command:advise", "Recommend settings from measured use, with what they save."),
+            "cost": ("command:cost", "Daily cost of stages, training, storage and servers."),
         },
         simulations={
             "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them.")
@@ -96,10 +96,10 @@ PLUGINS = {
             "load_skops": "skops_files:load_skops",
         }
     ),
-    "explain": Plugin(commands={"explain": ("command:explain", "Follow an answer back to its data, model and code.")}),
+    "explain": Plugin(commands={"explain": ("command:explain", "Explain an answer: features, model, data and code.")}),
     "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(
-        commands={"features": ("command:features", "Features of any table of keys and times, as known then.")},
+        commands={"features": ("command:features", "Point-in-time features for a table of keys and times.")},
         hooks={"build_examples": "training_set:build_examples", "orchestration": "orchestration:build_definitions"},
     ),
     "lineage": Plugin(
@@ -131,7 +131,7 @@ PLUGINS = {
         }
     ),
     "parity": Plugin(
-        commands={"parity": ("command:parity", "Compute logged answers again, and compare every bit.")},
+        commands={"parity": ("command:parity", "Replay logged answers, to find training-serving skew.")},
         hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "protocols": Plugin(
