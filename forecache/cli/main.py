@@ -61,11 +61,9 @@ _SECTIONS = {
     "Streams": ("stream", "streams"),
     "Operation": ("alerts", "cost", "metrics", "lineage", "dagster", "migrate"),
 }  # fmt: skip
-SECTIONS = {
-    **_SECTIONS,
-    "More": tuple(name for name in COMMANDS if not any(name in each for each in _SECTIONS.values())),
-}
-"""The commands as `forecache --help` shows them: what a command of a plug-in belongs to, and all that no section names."""
+_SHOWN = {name for names in _SECTIONS.values() for name in names}
+SECTIONS = {**_SECTIONS, "More": tuple(name for name in COMMANDS if name not in _SHOWN)}
+"""The commands as `forecache --help` shows them; without a plug-in, its commands are left out."""
 
 _EPILOG = """
 Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 conflict with another process;
