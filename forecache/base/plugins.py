@@ -59,7 +59,7 @@ PLUGINS = {
         simulations={
             "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them.")
         },
-        hooks={"orchestration": "orchestration:build_definitions"},
+        hooks={"orchestration": "orchestration:build_definitions", "cost_lines": "cost_report:lines_of"},
     ),
     "doctor": Plugin(
         commands={"doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem.")}
@@ -71,6 +71,7 @@ PLUGINS = {
         },
         hooks={
             "batch_metrics": "measurements:add_metrics",
+            "measurements": "measurements:measurements",
             "live_bins": "feature_drift:live_bins",
             "drift_reference": "live_counts:read_reference",
             "open_watch": "live_counts:open_watch",
@@ -96,7 +97,10 @@ PLUGINS = {
             "load_skops": "skops_files:load_skops",
         }
     ),
-    "explain": Plugin(commands={"explain": ("command:explain", "Explain an answer: features, model, data and code.")}),
+    "explain": Plugin(
+        commands={"explain": ("command:explain", "Explain an answer: features, model, data and code.")},
+        hooks={"explained_parts": "command:explained_parts"},
+    ),
     "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(
         commands={"features": ("command:features", "Point-in-time features for a table of keys and times.")},
@@ -184,7 +188,10 @@ PLUGINS = {
     ),
     "spark_stream": Plugin(hooks={"engine": "engine:SparkEngine"}),
     "status": Plugin(
-        commands={"status": ("command:status", "How the reader and the project are, and what is not well.")},
+        commands={
+            "status": ("command:status", "Health of the server and of the project."),
+            "report": ("report_command:report", "A page on a pipeline, model, stream or recommender."),
+        },
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
             "reader_history_bytes": "history:HISTORY_BYTES",
