@@ -27,8 +27,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Two published dates of churn, with runs, decisions about its model, and figures of drift and quality."""
     settings = load_settings(home=tmp_path_factory.mktemp("report"))
     for night in (NIGHT, NEXT_NIGHT):
-        write_night(settings, predictions(night, scores(50)))
-        publish(settings, churn())
+        write_night(settings, predictions(scores(50), night=night), night=night)
+        publish(settings, churn(), night=night)
         append_records(
             settings,
             [StageRecord("score", "churn", night, f"{night}", "predictions_churn", 1, 50, 3.5, run_id="run")],
@@ -126,7 +126,7 @@ def test_a_browser_is_led_to_the_status_and_to_the_interface(reader: RunningRead
 
 def test_the_page_needs_the_token_that_the_status_needs(settings: Settings, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.json"
-    allowed, other = create_token(tokens, "ops", ["+metrics"]), create_token(tokens, "app", ["churn"])
+    allowed, other = (create_token(tokens, *each)[0] for each in (("ops", ["+metrics"]), ("app", ["churn"])))
     with running_reader(settings, reader_tokens=tokens, project_part=True) as running:
         for token, status in ((None, 401), (other, 403), (allowed, 200)):
             headers = {"authorization": f"Bearer {token}"} if token else {}
