@@ -138,6 +138,8 @@ def chain_parts(pipeline: str, chain: dict[str, Any]) -> tuple[str, list[tuple[s
         link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
         _show_ranking(chain["model"], link)
         return head, parts
+    if "contributions" in chain:
+        link(*_contribution_lines(chain["contributions"]))
     features = chain["features"]
     link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
     for raw in chain["raw"]:
@@ -145,6 +147,26 @@ def chain_parts(pipeline: str, chain: dict[str, Any]) -> tuple[str, list[tuple[s
     if "model" in chain:
         _show_model(chain["model"], link)
     return head, parts
+
+
+def _contribution_lines(found: dict[str, Any]) -> tuple[str, list[str]]:
+    """Title and lines of what the features add to a prediction, the largest first."""
+    if "missing" in found:
+        return "why", [f"not available: {found['missing']}"]
+    shown = [
+        f"{each['contribution']:+.4g} by {each['name']} = {format_cell(each['value'])}"
+        for each in found["features"][:MOST_ITEMS]
+    ]
+    others = sum(each["contribution"] for each in found["features"][MOST_ITEMS:])
+    more = (
+        [f"{others:+.4g} by {len(found['features']) - MOST_ITEMS} others"]
+        if len(found["features"]) > MOST_ITEMS
+        else []
+    )
+    title = (
+        f"why {found['output']} is {found['sum']:.4g}, and not the mean {found['base']:.4g} of {found['background']}"
+    )
+    return title, [*shown, *more]
 
 
 def _show_ranking(model: dict[str, Any], link: Any) -> None:
