@@ -26,7 +26,7 @@ class Plugin:
 
 PLUGINS = {
     "alerts": Plugin(
-        commands={"alerts": ("command:alerts", "Look for what is wrong, and tell what is new.")},
+        commands={"alerts": ("command:alerts", "Check for problems, and notify receivers of new ones.")},
         checks={"alerts": "command:check_alerts"},
         hooks={
             "notify": "notify:notify",
@@ -53,13 +53,13 @@ PLUGINS = {
     ),
     "cost": Plugin(
         commands={
-            "advise": ("advise_command:advise", "What to set differently, from measured use, and what it saves."),
-            "cost": ("command:cost", "What stages, training, storage and replicas cost a day."),
+            "advise": ("advise_command:advise", "Recommend settings from measured use, with what they save."),
+            "cost": ("command:cost", "Daily cost of stages, training, storage and servers."),
         },
         simulations={
             "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them.")
         },
-        hooks={"orchestration": "orchestration:build_definitions"},
+        hooks={"orchestration": "orchestration:build_definitions", "cost_lines": "cost_report:lines_of"},
     ),
     "doctor": Plugin(
         commands={"doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem.")}
@@ -71,6 +71,7 @@ PLUGINS = {
         },
         hooks={
             "batch_metrics": "measurements:add_metrics",
+            "measurements": "measurements:measurements",
             "live_bins": "feature_drift:live_bins",
             "drift_reference": "live_counts:read_reference",
             "open_watch": "live_counts:open_watch",
@@ -96,10 +97,13 @@ PLUGINS = {
             "load_skops": "skops_files:load_skops",
         }
     ),
-    "explain": Plugin(commands={"explain": ("command:explain", "Follow an answer back to its data, model and code.")}),
+    "explain": Plugin(
+        commands={"explain": ("command:explain", "Explain an answer: features, model, data and code.")},
+        hooks={"explained_parts": "command:explained_parts"},
+    ),
     "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(
-        commands={"features": ("command:features", "Features of any table of keys and times, as known then.")},
+        commands={"features": ("command:features", "Point-in-time features for a table of keys and times.")},
         hooks={"build_examples": "training_set:build_examples", "orchestration": "orchestration:build_definitions"},
     ),
     "lineage": Plugin(
@@ -131,7 +135,7 @@ PLUGINS = {
         }
     ),
     "parity": Plugin(
-        commands={"parity": ("command:parity", "Compute logged answers again, and compare every bit.")},
+        commands={"parity": ("command:parity", "Replay logged answers, to find training-serving skew.")},
         hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "protocols": Plugin(
@@ -184,7 +188,10 @@ PLUGINS = {
     ),
     "spark_stream": Plugin(hooks={"engine": "engine:SparkEngine"}),
     "status": Plugin(
-        commands={"status": ("command:status", "How the reader and the project are, and what is not well.")},
+        commands={
+            "status": ("command:status", "Health of the server and of the project."),
+            "report": ("report_command:report", "A page on a pipeline, model, stream or recommender."),
+        },
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
             "reader_history_bytes": "history:HISTORY_BYTES",

@@ -2,12 +2,13 @@
 
 import importlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
@@ -45,6 +46,10 @@ class Command(click.Command):
                 [f"--{name}"], is_flag=True, expose_value=False, is_eager=True, callback=_set_flag, help=text
             )
             self.params.append(option)
+        for parameter in self.params:
+            shown = parameter.metavar or "" if isinstance(parameter, click.Argument) else ""
+            if "PIPELINE" in shown or "NAME" in shown:
+                parameter.type = NameParam()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
@@ -65,12 +70,12 @@ class LazyGroup(click.Group):
         self,
         *args: Any,
         lazy: Mapping[str, tuple[str, str]],
-        of_plugins: Mapping[str, tuple[str, str]] | None = None,
+        sections: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._sections = {"Commands": lazy, "Commands of plug-ins": of_plugins or {}}
-        self.lazy = {**lazy, **(of_plugins or {})}
+        self._sections = sections or {"Commands": tuple(lazy)}
+        self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
@@ -95,10 +100,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, commands in self._sections.items():
-            if commands:
+        widest = max(map(len, self.lazy))
+        for title, names in self._sections.items():
+            rows = [(f"{name:{widest}}", self.lazy[name][1]) for name in names if name in self.lazy]
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+                    formatter.write_dl(rows)
 
 
 class DefaultGroup(LazyGroup):
@@ -136,6 +143,26 @@ def is_port_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+class NameParam(click.ParamType):  # type: ignore[type-arg]
+    """The name of a declaration, which the shell completes from those of the project."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from forecache.base.errors import ForecacheError
+        from forecache.declare.loading import read_project
+
+        try:
+            project = read_project(settings())
+        except ForecacheError:  # a completion has nowhere to show it
+            return []
+        names = {*project.nightly, *project.publishable, *project.streams, *(each.name for each in project.added)}
+        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}

@@ -11,7 +11,7 @@ from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
-    "dev": (f"{_COMMANDS}.run:dev", "Open the orchestrator's UI on the same state."),
+    "dev": (f"{_COMMANDS}.run:dev", "Open Dagster's UI on the same state."),
     "dagster": (f"{_COMMANDS}.dagster:dagster", "Dagster's processes one by one, for several machines."),
     "migrate": (f"{_COMMANDS}.dagster:migrate", "Create or upgrade the tables of Dagster and MLflow in PostgreSQL."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for an as-of date or a range of them."),
@@ -20,13 +20,13 @@ COMMANDS = {
     "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
     "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, evaluate, reject, rollback."),
-    "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
+    "promote": (f"{_COMMANDS}.models:promote", "Make a version the champion, if it passes the gate."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),
     "pin": (f"{_COMMANDS}.store:pin", "Serve one version, even if newer ones are published."),
     "unpin": (f"{_COMMANDS}.store:unpin", "Serve the newest version again."),
-    "unblock": (f"{_COMMANDS}.store:unblock", "Unblock a version."),
+    "unblock": (f"{_COMMANDS}.store:unblock", "Allow a version that a rollback blocked."),
     "release": (f"{_COMMANDS}.release:release", "Release a real-time model: champion, transform, feature contracts."),
     "releases": (f"{_COMMANDS}.release:releases", "Releases of a real-time model."),
     "simulate": ("forecache.cli.main:simulate", "Simulate what would happen: a rollout, replicas by demand."),
@@ -35,13 +35,35 @@ COMMANDS = {
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
-    "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
-    "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
+    "serve": (f"{_COMMANDS}.reader:serve", "Start the prediction server."),
+    "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the server's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
-    "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and its source."),
-    "version": (f"{_COMMANDS}.settings:version", "The versions of Forecache and of the software that it runs on."),
+    "settings": (f"{_COMMANDS}.settings:show_settings", "Settings that are given, or all, with their sources."),
+    "version": (f"{_COMMANDS}.settings:version", "Versions of Forecache and of the software that it runs on."),
+    "completion": (
+        f"{_COMMANDS}.completion:completion",
+        "Print the script that completes names in a shell.",
+    ),
+    **find_commands(),
 }
-PLUGIN_COMMANDS = find_commands()
+_SECTIONS = {
+    "Start": ("init", "demo", "dev", "doctor", "settings", "version", "completion"),
+    "Data and features": ("ingest", "tables", "query", "features", "maintain"),
+    "Nightly runs": ("run", "get", "explain", "mail"),
+    "Models": ("train", "tune", "models", "promote", "challenge", "shadow", "monitor", "drift"),
+    "Published versions": (
+        "publish", "versions", "diff", "verify", "rollback", "pin", "unpin", "unblock", "push", "pull",
+    ),
+    "Server": ("serve", "tokens", "status"),
+    "Real-time models": (
+        "release", "releases", "rollout", "rollouts", "log", "parity", "advise", "simulate", "bento",
+    ),
+    "Streams": ("stream", "streams"),
+    "Operation": ("alerts", "cost", "metrics", "lineage", "dagster", "migrate"),
+}  # fmt: skip
+_SHOWN = {name for names in _SECTIONS.values() for name in names}
+SECTIONS = {**_SECTIONS, "More": tuple(name for name in COMMANDS if name not in _SHOWN)}
+"""The commands as `forecache --help` shows them; without a plug-in, its commands are left out."""
 
 _EPILOG = """
 Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 conflict with another process;
@@ -52,7 +74,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
-    of_plugins=PLUGIN_COMMANDS,
+    sections=SECTIONS,
     context_settings=CONTEXT_SETTINGS,
     epilog=_EPILOG,
     invoke_without_command=True,

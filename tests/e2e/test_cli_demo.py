@@ -64,6 +64,11 @@ def test_demo_serves_every_customer_explains_itself_and_changes_nothing_when_run
         assert f"{link['table']} at Delta version {link['delta_version']}" in text
     assert f"model churn {chain['model']['version']} (champion)" in text
     assert f"MLflow run {chain['model']['run_id']}" in text
+    why, probability = chain["contributions"], chain["prediction"]["row"]["churn_probability"]
+    assert why["sum"] == pytest.approx(probability, abs=1e-4)
+    assert why["base"] + sum(each["contribution"] for each in why["features"]) == pytest.approx(why["sum"])
+    assert {each["name"] for each in why["features"]} <= set(chain["features"]["row"])
+    assert f"by {why['features'][0]['name']} = " in text
     assert chain["raw"][0]["lines"] == [{"file": "1997-01-01.csv", "line": 2}]
 
     before = content()

@@ -31,7 +31,7 @@ from helm_chart import (
 from forecache.base.errors import CheckError, InputError, NotFoundError, SettingsError
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.cli.commands.reader import COMMIT_REMOTE_S
-from forecache.cli.main import COMMANDS, PLUGIN_COMMANDS
+from forecache.cli.main import COMMANDS
 from forecache.serve.reader.server import STOP_TIMEOUT_S
 
 CUSTOM = {"ScaledObject", "PodMonitor"}
@@ -173,7 +173,7 @@ def test_every_variable_is_a_setting_and_every_command_exists() -> None:
     others = {"HOME", "JOB_NAME", "POD_IP", "POD_NAME", "DAGSTER_HOME", "executor.yaml"}
     assert names - others <= {f"FORECACHE_{name.upper()}" for name in Settings.model_fields}
     assert used >= {"train", "run", "pull", "serve", "log", "stream", "migrate", "dagster", "maintain", "mail"}
-    assert used <= {*COMMANDS, *PLUGIN_COMMANDS}
+    assert used <= {*COMMANDS}
 
 
 def test_no_pod_gets_the_variables_of_services() -> None:

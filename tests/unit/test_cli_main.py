@@ -59,7 +59,10 @@ def test_every_command_has_help_with_examples_and_shared_options(name: str, caps
 
 def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
-    assert "Commands:" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "Nightly runs:" in text
+    assert "More:" not in text, "each command is in a section"
+    assert all(f"\n  {name} " in text for name in cli.COMMANDS)
 
 
 def test_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,3 +296,16 @@ def test_a_night_that_has_not_ended_is_an_error_without_an_empty_table(
 def test_a_rebuild_of_an_ingestion_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--job", "ingest", "--rebuild"]) == 2
     assert "a landing file is read once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_a_shell_completes_commands_and_declared_names(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert f"_FORECACHE_COMPLETE={shell}_complete" in script
+    program = Path(sys.executable).with_name("forecache")
+    asked = {"_FORECACHE_COMPLETE": "bash_complete", "COMP_WORDS": "forecache versions ch", "COMP_CWORD": "2"}
+    done = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split(",")[-1].strip() == "churn", done.stderr

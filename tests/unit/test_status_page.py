@@ -28,8 +28,9 @@ from forecache.plugins.status.history import (
     quantile_us,
 )
 from forecache.plugins.status.page.charts import _thin_out, histogram, round_up, time_chart
+from forecache.plugins.status.page.document import HEADERS
 from forecache.plugins.status.page.markup import Markup, mark_code, tag
-from forecache.plugins.status.page.render import HEADERS, render_page
+from forecache.plugins.status.page.render import render_page
 from forecache.realtime.release.rollout_state import STAGES
 from forecache.serve.reader.worker_metrics import BUCKETS
 

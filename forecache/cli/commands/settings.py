@@ -93,14 +93,16 @@ def _format_value(value: Any) -> str:
     "settings",
     examples="""
     forecache settings
+    forecache settings --all
     FORECACHE_SPARK_MASTER='local[4]' forecache settings --json
     forecache settings --wakes
     """,
 )
+@click.option("--all", "shows_all", is_flag=True, help="Show defaults, too.")
 @click.option("--markdown", is_flag=True, help="Print the table of variables and defaults for a document.")
 @click.option("--wakes", is_flag=True, help="Show instead what wakes periodically, in which process, and how often.")
-def show_settings(markdown: bool, wakes: bool) -> None:
-    """Show every setting, its value and its source; an invalid one is shown, too, and the exit code is 2."""
+def show_settings(shows_all: bool, markdown: bool, wakes: bool) -> None:
+    """Show the settings that are given, with their sources; an invalid one is shown, too, and the exit code is 2."""
     if wakes:
         _show_wakes()
         return
@@ -115,13 +117,15 @@ def show_settings(markdown: bool, wakes: bool) -> None:
     elif markdown:
         _print_markdown(rows)
     else:
+        shown = [row for row in rows if shows_all or row["source"] != "default"]
+        others = "" if shows_all else f"{len(rows) - len(shown)} others have their defaults (--all). "
         show_table(
             ("variable", "value", "from", "takes", "what it is"),
             [
                 (row["variable"], _format_value(row["value"]), row["source"], row["takes"], row["description"])
-                for row in rows
+                for row in shown
             ],
-            caption=f"home: {current.home_path}" if current else "",
+            caption=f"{others}{f'State folder: {current.home_path}' if current else ''}".strip(),
         )
     if wrong is not None:
         raise wrong

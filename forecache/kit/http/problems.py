@@ -49,7 +49,7 @@ KINDS = tuple(value for value in list(globals().values()) if isinstance(value, P
 CLIENT_GONE = 499
 """Counted, as nginx does, if the client left before its request was complete; never sent."""
 
-STATUSES = tuple(sorted({200, 304, CLIENT_GONE, *(kind.status for kind in KINDS)}))
+STATUSES = tuple(sorted({200, 303, 304, CLIENT_GONE, *(kind.status for kind in KINDS)}))
 """Every status that the reader sends or counts."""
 
 

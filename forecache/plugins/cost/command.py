@@ -1,6 +1,7 @@
 """The daily cost of stages, training, storage and replicas: `cost`."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ NOT_COUNTED = (
     "price (--json) is without the views that it shares, its sources and the lake."
 )
 
+_LEAST_SHARE = 0.01
+
 
 @command(
     "cost",
@@ -23,8 +26,9 @@ NOT_COUNTED = (
 @click.option("--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Last days to look at.")
 @click.option("--cores", type=click.IntRange(min=1),
               help="Cores that a stage holds, where its core seconds are not measured; default: all here.")  # fmt: skip
+@click.option("--all", "shows_all", is_flag=True, help="Show lines below 1 % of their unit, too.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
-def cost(days: int, cores: int | None, plot: Path | None) -> None:
+def cost(days: int, cores: int | None, shows_all: bool, plot: Path | None) -> None:
     """Show what stages, trainings, streams, storage and readers take and cost a day, and a million of what they make.
 
     These are predictions, answers, and events of each stream.
@@ -35,20 +39,29 @@ def cost(days: int, cores: int | None, plot: Path | None) -> None:
     report = cost_report(settings(), days=days, cores=cores or os.cpu_count() or 1)
     if plot is not None:
         plot_costs(report, plot)
-    show(report_to_dict(report), lambda: _show(report))
+    show(report_to_dict(report), lambda: _show(report, shows_all=shows_all))
 
 
-def _show(report: CostReport) -> None:
+def _show(report: CostReport, *, shows_all: bool) -> None:
+    totals: dict[str, float] = defaultdict(float)
+    for line in report.lines:
+        totals[line.unit] += line.amount
+    known = [line.price for line in report.lines if line.price is not None]
+    in_all = ", ".join(f"{amount:,.3g} {unit}" for unit, amount in totals.items())
+    partly = "" if len(known) == len(report.lines) else ", as far as prices are known"
+    priced = f": {_format_price(sum(known))} on demand{partly}"
+    click.echo(f"A day takes {in_all or 'nothing'}{priced if known else ''}.")
     figures = ("a day", "on demand", "spot")
+    shown = [line for line in report.lines if shows_all or line.amount >= _LEAST_SHARE * totals[line.unit]]
     show_table(
-        ("part", "of", "what", *figures, "basis"),
+        ("part", "of", "what", *figures, "share", "basis"),
         [
-            (line.part, line.subject or "all", line.what, f"{line.amount:,.4g} {line.unit}", _format_price(line.price),
-             _format_price(line.price_spot), _format_basis(line, report.cores))
-            for line in report.lines
+            (line.part, line.subject or "all", line.what, f"{line.amount:,.3g} {line.unit}", _format_price(line.price),
+             _format_price(line.price_spot), _bar(line.amount, totals[line.unit]), _format_basis(line, report.cores))
+            for line in shown
         ],
         right=figures,
-        caption=f"Means of {report.days:.1f} days. {NOT_COUNTED}",
+        caption=f"Means of {report.days:.1f} days. {_hidden(len(report.lines) - len(shown))}{NOT_COUNTED}",
     )  # fmt: skip
     for part in PARTS:
         price = report.price_of(part)
@@ -93,6 +106,16 @@ def missing_figures(report: CostReport) -> list[str]:
     elif report.use.answers is None:
         said.append("Answers are not known: set FORECACHE_PROMETHEUS_URL.")
     return said
+
+
+def _hidden(count: int) -> str:
+    return f"{count} lines below {_LEAST_SHARE:.0%} of their unit are left out (--all). " if count else ""
+
+
+def _bar(amount: float, total: float) -> str:
+    """The share of an amount, such as "████ 40%"."""
+    share = amount / total if total else 0.0
+    return f"{'█' * round(10 * share)} {share:.0%}".strip()
 
 
 def _format_price(value: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from forecache.base.errors import ForecacheError, InputError
+from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.prices import CPU, hourly_price
 from forecache.base.settings import Settings
 from forecache.declare.loading import read_project
@@ -201,6 +201,18 @@ def cost_report(settings: Settings, *, days: int, cores: int) -> CostReport:
     not_known = [*describe_unrecorded(settings, records, found.since), *(each.why for each in streams if each.why)]
     predictions = predictions_a_day(records, found.days)
     return CostReport(lines, found.days, cores, predictions, use, streams, events, not_known)
+
+
+def lines_of(settings: Settings, name: str, *, days: int) -> list[CostLine]:
+    """The lines of the stages and trainings of one declaration, the largest first; empty if nothing has run."""
+    try:
+        found = ledger_period(settings, days)
+    except NotFoundError:
+        return []
+    records = [each for each in records_since(settings, found.since) if each.subject == name]
+    cores = os.cpu_count() or 1
+    lines = [*stage_lines(settings, records, found.days, cores=cores), *training_lines(settings, records, found.days)]
+    return sorted(lines, key=lambda line: -line.amount)
 
 
 def report_to_dict(report: CostReport) -> dict[str, Any]:

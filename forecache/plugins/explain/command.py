@@ -48,8 +48,6 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     For a real-time model, it shows the logged answer to REQUEST_ID: its release, what answered, times and store
     versions, the features as the model got them, what each contributed, and what the same request would get today.
     """
-    from forecache.declare import FeatureView, Pipeline
-
     current = settings()
     if _is_realtime(current, name):
         if version is not None:
@@ -61,17 +59,27 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --date are of those. Leave them out.")
-    if is_stream_only(current, name):
-        chain = trace_stream(current, name, key)
-    else:
-        served = find_published(current, name, or_model=True)
-        if isinstance(served, FeatureView):
-            chain = trace_view(current, served, key, version=version)
-        elif isinstance(served, Pipeline):
-            chain = trace(current, served, key, version=version)
-        else:
-            chain = trace_list(current, served, key, version=version)
+    chain = trace_key(current, name, key, version=version)
     show(chain, lambda: make_console().print(_chain_tree(name, chain)))
+
+
+def trace_key(current: "Settings", name: str, key: str, *, version: int | None = None) -> dict[str, Any]:
+    """The chain behind the answer of a pipeline, recommender, feature view or stream for a key."""
+    from forecache.declare import FeatureView, Pipeline
+
+    if is_stream_only(current, name):
+        return trace_stream(current, name, key)
+    served = find_published(current, name, or_model=True)
+    if isinstance(served, FeatureView):
+        return trace_view(current, served, key, version=version)
+    if isinstance(served, Pipeline):
+        return trace(current, served, key, version=version)
+    return trace_list(current, served, key, version=version)
+
+
+def explained_parts(current: "Settings", name: str, key: str) -> tuple[str, list[tuple[str, list[str]]]]:
+    """The answer for a key in a line, and each link behind it: its title and lines."""
+    return chain_parts(name, trace_key(current, name, key))
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
@@ -91,21 +99,28 @@ def _chain_tree(pipeline: str, chain: dict[str, Any]) -> "Tree":
     from rich.markup import escape
     from rich.tree import Tree
 
+    head, parts = chain_parts(pipeline, chain)
+    tree = Tree(f"[bold]{escape(head)}[/bold]")
+    for title, lines in parts:
+        branch = tree.add(f"[bold]{escape(title)}[/bold]" if lines else escape(title))
+        for line in lines:
+            branch.add(escape(line))
+    return tree
+
+
+def chain_parts(pipeline: str, chain: dict[str, Any]) -> tuple[str, list[tuple[str, list[str]]]]:
+    """A chain as its answer in a line, and the title and lines of each link; the first link is where it comes from."""
     answer = chain["answer"]
     value = ", ".join(f"{name} {_value_text(item)}" for name, item in answer["value"].items())
-    tree = Tree(f"[bold]{escape(pipeline)} {escape(str(answer['key']))}: {escape(value)}[/bold]")
-    tree.add(escape(provenance_text(answer)))
+    head, parts = f"{pipeline} {answer['key']}: {value}", [(provenance_text(answer), list[str]())]
 
     def link(title: str, lines: list[str]) -> None:
-        branch = tree.add(f"[bold]{escape(title)}[/bold]")
-        for line in lines:
-            if line:
-                branch.add(escape(line))
+        parts.append((title, [line for line in lines if line]))
 
     if "live" in chain:
         link(live_title(chain["live"]), live_lines(chain["live"]))
     if "store" not in chain:
-        return tree
+        return head, parts
     store = chain["store"]
     link(
         f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
@@ -122,14 +137,36 @@ def _chain_tree(pipeline: str, chain: dict[str, Any]) -> "Tree":
     if "interactions" in chain:
         link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
         _show_ranking(chain["model"], link)
-        return tree
+        return head, parts
+    if "contributions" in chain:
+        link(*_contribution_lines(chain["contributions"]))
     features = chain["features"]
     link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
     for raw in chain["raw"]:
         link(_title("raw events", raw), _raw_lines(raw))
     if "model" in chain:
         _show_model(chain["model"], link)
-    return tree
+    return head, parts
+
+
+def _contribution_lines(found: dict[str, Any]) -> tuple[str, list[str]]:
+    """Title and lines of what the features add to a prediction, the largest first."""
+    if "missing" in found:
+        return "why", [f"not available: {found['missing']}"]
+    shown = [
+        f"{each['contribution']:+.4g} by {each['name']} = {format_cell(each['value'])}"
+        for each in found["features"][:MOST_ITEMS]
+    ]
+    others = sum(each["contribution"] for each in found["features"][MOST_ITEMS:])
+    more = (
+        [f"{others:+.4g} by {len(found['features']) - MOST_ITEMS} others"]
+        if len(found["features"]) > MOST_ITEMS
+        else []
+    )
+    title = (
+        f"why {found['output']} is {found['sum']:.4g}, and not the mean {found['base']:.4g} of {found['background']}"
+    )
+    return title, [*shown, *more]
 
 
 def _show_ranking(model: dict[str, Any], link: Any) -> None:

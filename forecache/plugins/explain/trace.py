@@ -20,6 +20,7 @@ from forecache.kit.delta.small_tables import read_small_table
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE, last_record
 from forecache.models.registry.applied.pipeline_models import model_of
+from forecache.plugins.explain.pipeline_contributions import explain_prediction
 from forecache.serve.store.keys import decode_key, parse_key
 from forecache.serve.store.manifest import no_such_key_error
 
@@ -138,6 +139,11 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
         for source in view.sources
     ]
     chain["model"] = _model_link(current, pipeline, manifest, prediction.get("row", {}))
+    if "row" in features and "missing" not in chain["model"]:
+        scored_by = int(prediction.get("row", {}).get("model_version", manifest.provenance.model_version))
+        chain["contributions"] = explain_prediction(
+            current, pipeline, scored_by, feature_version, night, features["row"]
+        )
     return chain
 
 

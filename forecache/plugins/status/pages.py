@@ -6,12 +6,16 @@ While somebody views the status, the watching thread renders it, so that the eve
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import orjson
 
 from forecache.plugins.status.collect import Attention, Collector, Recorder, StatusPart
 from forecache.plugins.status.history import History, ModelCounts
-from forecache.plugins.status.page.render import HEADERS, render_page
+from forecache.plugins.status.page.api import render_api
+from forecache.plugins.status.page.document import HEADERS, icon
+from forecache.plugins.status.page.render import render_page
+from forecache.plugins.status.report_pages import ReportPages
 from forecache.realtime.serve import RealtimeExtension
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import Extension, ExtensionContext
@@ -26,6 +30,9 @@ _LONGEST_S = 2.0
 """A cached page that is older, as after a time without viewers, is rendered again before it is sent."""
 _VIEWED_S = 10.0
 _JSON, _HTML = "application/json", "text/html"
+_ADDRESSES = {
+    "pipelines": "/v1", "status": "/status", "docs": "/docs", "openapi": "/openapi.json", "metrics": "/metrics",
+}  # fmt: skip
 
 
 class _CachedPage(NamedTuple):
@@ -44,6 +51,29 @@ class StatusPages:
         self.follow = (*follow, self.refresh_viewed)
         self._made = {_JSON: _NEVER, _HTML: _NEVER}
         self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
+        self._reports = ReportPages()
+
+    def root(self, request: HttpRequest) -> Reply:
+        """A browser is led to the status page; any other client gets the addresses that there are."""
+        if _HTML in (request.headers.get("accept") or "").lower():
+            return Reply(303, [("location", "status"), ("vary", "accept"), ("cache-control", "no-store")], b"")
+        return Reply(200, NO_STORE, orjson.dumps(_ADDRESSES))
+
+    def favicon(self, _: HttpRequest) -> Reply:
+        kept = [("content-type", "image/svg+xml"), ("cache-control", "max-age=86400")]
+        return Reply(200, kept, icon("well").encode())
+
+    def api(self, document: Mapping[str, Any]) -> Reply:
+        """The page on the HTTP interface that an OpenAPI document describes."""
+        return Reply(200, HEADERS, render_api(document))
+
+    def report(self, request: HttpRequest, name: str) -> Reply:
+        """The page on one name, with the answer for the key of the query, if it has one; made in another thread."""
+        if self._access is not None:
+            self._access.check(request.headers, METRICS, basic=True)
+        key = dict(parse_qsl(request.query)).get("key", "")
+        request.render = lambda: self._reports.page(name, key)
+        return Reply(200, HEADERS, b"")
 
     def html_or_json(self, request: HttpRequest) -> Reply:
         """The page; JSON if the client accepts that and not HTML."""

@@ -46,8 +46,10 @@ def _unreadable_reason(settings: Settings) -> str:
     return ""
 
 
-def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
-    """Rows of the ledger by as-of date and subject, the newest first, at most `MOST_NIGHTS` dates and `MOST_ROWS`.
+def night_rows(
+    found: Sequence[dict[str, Any]], now: datetime, *, most_nights: int = MOST_NIGHTS
+) -> list[dict[str, Any]]:
+    """Rows of the ledger by as-of date and subject, the newest first, at most `most_nights` dates and `MOST_ROWS`.
 
     `rows` are those of the last stage that wrote rows, or else of the last stage; of a stage the last run counts.
     """
@@ -57,7 +59,7 @@ def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str,
             stages = groups.setdefault((row["night"], row["subject"]), {})
             stages.pop(row["stage"], None)  # so that the order is that of their ends
             stages[row["stage"]] = row
-    dates = sorted({night for night, _ in groups}, reverse=True)[:MOST_NIGHTS]
+    dates = sorted({night for night, _ in groups}, reverse=True)[:most_nights]
     newest = sorted(
         (each for each in groups.items() if each[0][0] in dates), key=lambda each: (-each[0][0].toordinal(), each[0][1])
     )[:MOST_ROWS]

@@ -26,6 +26,9 @@ HTTP_ROUTES = {
     "other": "",
     "realtime": "/v1/{model}",
     "status": "/status",
+    "report": "/status/{name}",
+    "docs": "/docs",
+    "root": "/",
 }
 """Path template of each route by its name in the metrics; "" for unknown paths."""
 HTTP_METHODS = {
@@ -36,6 +39,7 @@ HTTP_METHODS = {
 """The method of each route; `_OTHER` if there is none, as in OpenTelemetry's semantic conventions."""
 
 
+_OF_OPERATION = frozenset({"healthz", "readyz", "metrics", "status", "report", "docs", "root"})
 ROUTES = tuple(HTTP_ROUTES)
 ROUTE = {name: index for index, name in enumerate(ROUTES)}
 STATUS = {status: index for index, status in enumerate(STATUSES)}
@@ -63,9 +67,7 @@ SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * NAME_BYTES + EXTENSION_BYTES
 _STALE_HEARTBEAT_S = 10.0
 _REFUSAL_US = 10
 _ROUTE_CELLS = len(STATUSES) * BUCKETS
-_ASKED = tuple(
-    LATENCY + ROUTE[name] * _ROUTE_CELLS for name in ROUTES if name not in ("healthz", "readyz", "metrics", "status")
-)
+_ASKED = tuple(LATENCY + ROUTE[name] * _ROUTE_CELLS for name in ROUTES if name not in _OF_OPERATION)
 """First cells of the routes that clients ask for values."""
 
 

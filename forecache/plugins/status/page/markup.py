@@ -6,7 +6,7 @@ A table is rows of cells on wide screens and a list of cards on narrow ones, for
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-_VOID = frozenset({"meta", "link", "rect", "circle", "line", "polyline", "polygon"})
+_VOID = frozenset({"meta", "link", "input", "rect", "circle", "line", "polyline", "polygon"})
 
 
 class Markup(str):
@@ -24,7 +24,7 @@ def tag(name: str, /, *content: Content, **attributes: str | int | float | bool 
     given = {key: value for key, value in attributes.items() if value is not None and value is not False}
     written = "".join(_attribute(key, value) for key, value in given.items())
     if name in _VOID:
-        return Markup(f"<{name}{written}>" if name in ("meta", "link") else f"<{name}{written}/>")
+        return Markup(f"<{name}{written}>" if name in ("meta", "link", "input") else f"<{name}{written}/>")
     return Markup(f"<{name}{written}>{join_content(content)}</{name}>")
 
 

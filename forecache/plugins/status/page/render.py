@@ -1,15 +1,12 @@
-"""The whole page: head, state, problems, sections, and its content security policy."""
+"""The status page: state, problems and sections."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from forecache.kit import format_text as words
 from forecache.plugins.status.page.charts import traffic_section
+from forecache.plugins.status.page.document import page
 from forecache.plugins.status.page.markup import Markup, join_content, mark_code, tag
 from forecache.plugins.status.page.sections import (
     models_section,
@@ -19,47 +16,10 @@ from forecache.plugins.status.page.sections import (
     workers_section,
 )
 
-_HERE = Path(__file__).parent
-_STYLE = Markup((_HERE / "page.css").read_text())
-_SCRIPT = Markup((_HERE / "page.js").read_text())
-_COLOURS = {"well": "#1f8a55", "warning": "#c27c00", "critical": "#c92a35"}
-REFRESH_S = 5
-"""Interval at which the whole page is loaded again without JavaScript."""
-
-
-def _digest(content: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-POLICY = (
-    f"default-src 'none'; style-src {_digest(_STYLE)}; script-src {_digest(_SCRIPT)}; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = [
-    ("content-type", "text/html; charset=utf-8"),
-    ("cache-control", "no-store"),
-    ("content-security-policy", POLICY),
-    ("referrer-policy", "no-referrer"),
-    ("x-content-type-options", "nosniff"),
-    ("vary", "accept, authorization"),
-]
-
 
 def render_page(status: Mapping[str, Any]) -> bytes:
     now = datetime.fromisoformat(status["at"].replace("Z", "+00:00")).timestamp()
-    title = f"{words.headline(status['state'], status['ready'])} – Forecache reader"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="robots", content="noindex"),
-        tag("title", title),
-        tag("link", rel="icon", href=_icon(status["state"])),
-        tag("noscript", tag("meta", http_equiv="refresh", content=REFRESH_S)),
-        tag("style", _STYLE),
-        tag("script", _SCRIPT),
-    )
+    title = f"{words.headline(status['state'], status['ready'])} – Forecache server"
     main = tag(
         "main",
         _attention_section(status["attention"]),
@@ -70,8 +30,7 @@ def render_page(status: Mapping[str, Any]) -> bytes:
         nights_section(status.get("nights")),
         workers_section(status["reader"]),
     )
-    body = tag("body", _header(status), main, _footer(status["reader"]))
-    return f"<!DOCTYPE html>{tag('html', head, body, lang='en')}".encode()
+    return page(title, status["state"], _header(status), main, _footer(status["reader"]), follows=True)
 
 
 def _header(status: Mapping[str, Any]) -> Markup:
@@ -85,7 +44,7 @@ def _header(status: Mapping[str, Any]) -> Markup:
         "header",
         tag("div", tag("h1", tag("span", class_=f"light {state}", aria_hidden="true"),
                        words.headline(status["state"], status["ready"])),
-            tag("p", "Forecache reader", class_="product")),
+            tag("p", "Forecache server", class_="product")),
         tag("p", facts, " · ", updated, class_="moment"),
         tag("p", class_="lost", hidden=True, role="status"),
         class_="top",
@@ -110,10 +69,7 @@ def _footer(reader: Mapping[str, Any]) -> Markup:
         tag("a", "the same as JSON", href="status.json"),
         " · ",
         tag("a", "metrics for Prometheus", href="metrics"),
+        " · ",
+        tag("a", "API", href="docs"),
     ]
     return tag("footer", tag("p", about, links))
-
-
-def _icon(state: str) -> str:
-    dot = tag("circle", cx=8, cy=8, r=7, fill=_COLOURS[state])
-    return f"data:image/svg+xml,{quote(tag('svg', dot, xmlns='http://www.w3.org/2000/svg', viewBox='0 0 16 16'))}"

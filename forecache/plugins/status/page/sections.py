@@ -26,7 +26,7 @@ def _version(row: Mapping[str, Any]) -> list[Content]:
     about = "feature view" if row["kind"] == "view" else model
     if row["stale"] and not row["overdue"]:
         about = f"{about}, the last of its sources" if about else "the last of its sources"
-    name = [tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None]
+    name = [_name(row["name"]), tag("span", about, class_="about") if about else None]
     state = tag("span", row["state"], class_=f"chip {_STATES[row['state']]}")
     served = row["version"] is not None
     allowed = f"{row['max_age_h']:g} h" if served else "–"
@@ -35,6 +35,11 @@ def _version(row: Mapping[str, Any]) -> list[Content]:
         name, state, words.count(row["version"]), row["as_of"] or "–", words.span(row["age_s"]), allowed,
         words.count(row["keys"]), size, f"{words.rate(row['keys_per_s'])} /s", words.percent(row["found_share"]),
     ]  # fmt: skip
+
+
+def _name(name: str) -> Markup:
+    """A name that leads to its page."""
+    return tag("a", name, href=f"/status/{name}", class_="name")
 
 
 def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
@@ -93,7 +98,7 @@ def streams_section(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 def _stream(row: Mapping[str, Any]) -> list[Content]:
     about = f"topic {row['topic']}, engine {row['engine']}, {row['freshness']}"
-    name = [tag("span", row["name"], class_="name"), tag("span", about, class_="about")]
+    name = [_name(row["name"]), tag("span", about, class_="about")]
     colour = "warning" if row["state"] == "runs" and row["not_well"] else _STREAM_STATES[row["state"]]
     layers = [
         tag("span", tag("span", each["store"], class_="name"), " ",
@@ -127,7 +132,7 @@ def models_section(models: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 def _card(model: Mapping[str, Any]) -> Markup:
     state, told = _MODEL_STATES[model["state"]]
-    head = tag("header", tag("h3", model["name"]), tag("span", told, class_=f"chip {state}"), _sparkline(model))
+    head = tag("header", tag("h3", _name(model["name"])), tag("span", told, class_=f"chip {state}"), _sparkline(model))
     facts = tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in _facts(model)], class_="facts")
     return tag("article", head, tag("p", _release(model), class_="told"), facts, list(_parts(model)), class_="card")
 

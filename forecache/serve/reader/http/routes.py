@@ -1,6 +1,7 @@
 """Routes of the reader: each path's handler returns a reply, or raises a `Problem`."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -30,7 +31,7 @@ from forecache.serve.reader.versions.describe import build_labels, pipeline_meta
 from forecache.serve.reader.versions.follow import Follow
 from forecache.serve.reader.worker_metrics import MISSES, ROUTE
 
-VERSIONS_PATH = "/versions/"
+VERSIONS_PATH, REPORTS_PATH = "/versions/", "/status/"
 
 
 class Routes:
@@ -54,8 +55,12 @@ class Routes:
         }
         if self._feast is not None:
             self._fixed["/get-online-features"] = ("feast", "POST", self._answer_feast)
+        self._pages: Any = None
         for make_pages in find_hooks("status_pages"):
-            pages = make_pages(context, readiness, extensions)
+            self._pages = pages = make_pages(context, readiness, extensions)
+            self._fixed["/"] = ("root", "GET", pages.root)
+            self._fixed["/favicon.ico"] = ("root", "GET", pages.favicon)
+            self._fixed["/docs"] = ("docs", "GET", self._docs)
             self._fixed["/status"] = ("status", "GET", pages.html_or_json)
             self._fixed["/status.json"] = ("status", "GET", pages.json)
             self.follow += pages.follow
@@ -74,6 +79,8 @@ class Routes:
             return handler(request)
         if request.path.startswith(VERSIONS_PATH):
             return self._list_versions(request, request.path.removeprefix(VERSIONS_PATH))
+        if self._pages is not None and request.path.startswith(REPORTS_PATH):
+            return self._report(request, request.path.removeprefix(REPORTS_PATH))
         found = split_path(request.path)
         if found is None:
             raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value(request.path)}; see /openapi.json.")
@@ -148,6 +155,18 @@ class Routes:
         self.find_served(request, name)
         return Reply(200, NO_CACHE, self._catalog.history[name])
 
+    def _docs(self, _: HttpRequest) -> Reply:
+        reply: Reply = self._pages.api(self._whole_openapi())
+        return reply
+
+    def _report(self, request: HttpRequest, name: str) -> Reply:
+        request.route = ROUTE["report"]
+        check_method(request, "GET")
+        if not NAME.fullmatch(name):
+            raise Problem(problems.NO_PIPELINE, f"{quote_value(name)} cannot be a name; GET /v1 lists what is served.")
+        reply: Reply = self._pages.report(request, name)
+        return reply
+
     def _list_pipelines(self, request: HttpRequest) -> Reply:
         token = None if self._access is None else self._access.identify(request.headers)
         rows = []
@@ -200,7 +219,10 @@ class Routes:
         return Reply(200, [("content-type", CONTENT_TYPE)], b"")
 
     def _openapi_document(self, request: HttpRequest) -> Reply:
+        return Reply(200, NO_CACHE, orjson.dumps(self._whole_openapi()))
+
+    def _whole_openapi(self) -> dict[str, Any]:
         paths = dict(self._openapi["paths"])
         for extension in self._extensions:
             paths.update(extension.openapi_paths())
-        return Reply(200, NO_CACHE, orjson.dumps({**self._openapi, "paths": paths}))
+        return {**self._openapi, "paths": paths}

@@ -1,0 +1,188 @@
+"""The page on one declaration: runs, versions, model, drift, quality, cost, alerts, and the answer for a key."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from forecache.kit import format_text as words
+from forecache.plugins.status.page import charts
+from forecache.plugins.status.page.document import page
+from forecache.plugins.status.page.markup import Content, Markup, mark_code, section, table, tag
+from forecache.plugins.status.page.sections import streams_section
+
+_MOST_CHARTS = 9
+_LARGE = 0.25
+"""Population stability index from which a distribution is said to have moved."""
+
+
+def render_report(found: Mapping[str, Any], *, in_server: bool) -> bytes:
+    """The HTML page of `describe_name`; the form for a key only works in the server."""
+    name = found["name"]
+    state = "warning" if found["alerts"] else "well"
+    about = " · ".join(filter(None, (found["kind"], found["owner"] and f"owner {found['owner']}")))
+    header = tag(
+        "header",
+        tag("div", tag("h1", tag("span", class_=f"light {state}", aria_hidden="true"), name),
+            tag("p", about, class_="product")),
+        tag("p", "as of ", tag("time", found["at"][:19].replace("T", " "), datetime=found["at"]), " UTC",
+            class_="moment"),
+        class_="top",
+    )  # fmt: skip
+    main = tag(
+        "main",
+        tag("p", found["description"], class_="told") if found["description"] else None,
+        _alerts(found["alerts"]),
+        _key_section(found) if in_server and found["versions"] else None,
+        _runs(found),
+        _versions(found["versions"], name),
+        _model(found),
+        _measured(found["measurements"]),
+        streams_section(found["streams"]),
+        _cost(found),
+    )
+    links: list[Content] = [tag("a", "status of the server", href="../status"), " · "] if in_server else []
+    footer = tag("footer", tag("p", links, f"Written by `forecache report {name}`.".replace("`", "")))
+    return page(f"{name} – Forecache", state, header, main, footer)
+
+
+def _alerts(alerts: Sequence[Mapping[str, Any]]) -> Markup | None:
+    if not alerts:
+        return None
+    items = [
+        tag("li", tag("strong", each["summary"]), class_="critical" if each["severity"] == "critical" else "warning")
+        for each in alerts
+    ]
+    return tag("section", tag("h2", "Open alerts", id="alerts"), tag("ul", items, class_="attention"))
+
+
+def _key_section(found: Mapping[str, Any]) -> Markup:
+    form = tag(
+        "form",
+        tag("label", "Key ", tag("input", name="key", value=found["key"], required=True)),
+        " ",
+        tag("button", "Explain its answer", type="submit"),
+        method="get",
+    )
+    explained = found["explained"]
+    if explained is None:
+        shown: Content = None
+    elif explained["problem"]:
+        shown = tag("p", mark_code(explained["problem"]), class_="bad")
+    else:
+        shown = [
+            tag("h3", explained["answer"]),
+            tag("ul", [tag("li", part["title"], _lines(part["lines"])) for part in explained["parts"]]),
+        ]
+    return section("Answer for a key", "key", tag("div", form, shown, class_="card"))
+
+
+def _lines(lines: Sequence[str]) -> Markup | None:
+    return tag("ul", [tag("li", line, class_="told") for line in lines]) if lines else None
+
+
+def _runs(found: Mapping[str, Any]) -> Markup:
+    if not found["runs"]:
+        empty = f"Nothing has run in the last {words.span(30 * 86_400)}; `forecache run {found['name']}` would."
+        return section("Runs", "runs", tag("p", mark_code(empty), class_="empty"))
+    rows = [
+        [row["as_of"], ", ".join(row["stages"]), words.count(row["rows"]), words.span(row["seconds"]),
+         f"{words.span(max(0, row['ended_s_ago']))} ago"]
+        for row in found["runs"]
+    ]  # fmt: skip
+    titles = ("As of", "Stages", "Rows", "Took", "Ended")
+    shown = table("Runs by as-of date", titles, rows, right=(2, 3, 4), long=(1,))
+    took = [row["seconds"] for row in reversed(found["runs"])]
+    line = charts.sparkline(took, label="Seconds of each run, the newest last") if len(took) > 1 else None
+    return section("Runs", "runs", tag("div", line, shown, class_="card"))
+
+
+def _versions(versions: Sequence[Mapping[str, Any]], name: str) -> Markup | None:
+    if not versions:
+        return None
+    rows = [
+        [str(row["version"]), _state(row), row["as_of"], words.count(row["keys"]), words.size(row["size_bytes"]),
+         f"{row['model']['name']} {row['model']['version']}" if row["model"] else "–", row["published_at"][:16],
+         row["run_id"][:8] or "–"]
+        for row in versions
+    ]  # fmt: skip
+    titles = ("Version", "State", "As of", "Keys", "Size", "Model", "Published", "Run")
+    shown = table("Published versions", titles, rows, right=(3, 4))
+    told = tag("p", mark_code(f"`forecache rollback {name}` serves the version before again."), class_="told")
+    return section("Versions", "versions", tag("div", shown, told, class_="card"))
+
+
+def _state(row: Mapping[str, Any]) -> Content:
+    colours = {"serving": "well", "blocked": "critical"}
+    chips = [tag("span", each, class_=f"chip {colours.get(each, 'info')}") for each in row["state"]]
+    return [*chips, tag("span", row["blocked_as"], class_="about") if row["blocked_as"] else None]
+
+
+def _model(found: Mapping[str, Any]) -> Markup | None:
+    if not found["moves"]:
+        return None
+    rows = [
+        [row["at"][:16].replace("T", " "), row["action"], row["actor"], _change(row), row["verdict"], row["reason"]]
+        for row in found["moves"]
+    ]
+    shown = table("Decisions about the model", ("When", "What", "By", "Champion", "Result", "Why"), rows, long=(5,))
+    reports = [
+        tag("li", f"version {version}: ", tag("code", path)) for version, path in list(found["reports"].items())[:3]
+    ]
+    listed = tag("div", tag("p", "Reports of model versions", class_="title"), tag("ul", reports)) if reports else None
+    return section("Model", "model", tag("div", shown, listed, class_="card"))
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    if row["from"] == row["to"]:
+        return f"stays {row['to']}" if row["to"] else "none"
+    return f"{row['from'] or 'none'} to {row['to'] or 'none'}"
+
+
+def _measured(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Drift of outputs, quality, and the features that have moved most, each over the as-of dates."""
+    cards = [*_series(rows, "prediction", "effect"), *_series(rows, "performance", "value")]
+    cards += [*_series(rows, "estimate", "value"), *_series(rows, "feature", "effect")]
+    if not cards:
+        return None
+    return section("Drift and quality", "drift", tag("div", cards[:_MOST_CHARTS], class_="cards"))
+
+
+_TITLES = {
+    "prediction": "Drift of {name} (PSI to the {reference})",
+    "feature": "Drift of the feature {name} (PSI)",
+    "performance": "{name}, once labels were known",
+    "estimate": "{name}, expected",
+}
+
+
+def _series(rows: Sequence[Mapping[str, Any]], kind: str, figure: str) -> Iterator[Markup]:
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == kind and row[figure] is not None:
+            groups.setdefault((row["name"], row["reference"]), []).append(row)
+    for (name, reference), points in sorted(groups.items(), key=lambda each: -abs(each[1][-1][figure])):
+        last, is_drift = points[-1][figure], figure == "effect"
+        title = _TITLES[kind].format(name=name, reference=reference)
+        values = [point[figure] for point in points]
+        moved = is_drift and last >= _LARGE
+        line = charts.sparkline(values, label=f"{title}: {last:.3g}") if len(values) > 1 else None
+        yield tag(
+            "article",
+            tag("h3", title),
+            tag("p", tag("span", f"{last:.3g}", class_="big bad" if moved else "big"), class_="value"),
+            line,
+            tag("p", f"{points[0]['date']} to {points[-1]['date']}", class_="told"),
+            class_="card",
+        )
+
+
+def _cost(found: Mapping[str, Any]) -> Markup | None:
+    if not found["cost"]:
+        return None
+    rows = [
+        [row["what"], f"{row['amount']:,.3g} {row['unit']}", "–" if row["price"] is None else f"{row['price']:,.3g}"]
+        for row in found["cost"]
+    ]
+    titles = ("What", "A day", "Price on demand")
+    shown = table("What it takes a day", titles, rows, right=(1, 2))
+    told = tag("p", f"Means of the last {words.span(found['cost_days'] * 86_400)}.", class_="told")
+    return section("Cost", "cost", tag("div", shown, told, class_="card"))

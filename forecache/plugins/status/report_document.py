@@ -1,0 +1,157 @@
+"""All that is known of one declaration: its runs, versions, model, drift, quality, cost and alerts, as plain values."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from forecache.base.errors import ForecacheError
+from forecache.base.plugins import find_hooks, is_installed, load_hook
+from forecache.base.settings import Settings
+from forecache.base.table_names import unknown_name_error
+from forecache.declare.loading import read_project
+from forecache.kit.delta.small_tables import read_small_table
+from forecache.lake.ledger import LEDGER_TABLE
+from forecache.plugins.status.project_status import night_rows
+from forecache.serve.store.remote_store import open_store
+
+DAYS = 30
+_COST_DAYS, _MOST_MOVES = 7, 20
+
+
+def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime | None = None) -> dict[str, Any]:
+    """What is known of a pipeline, feature view, recommender, real-time model or stream of the last `DAYS` days.
+
+    Args:
+        key: A key whose answer is explained; "": none.
+
+    Raises:
+        NotFoundError: The project declares nothing with that name.
+    """
+    now = now or datetime.now(timezone.utc)
+    kind, declared = _find(settings, name)
+    runs = read_small_table(
+        settings, LEDGER_TABLE, [("subject", "=", name), ("recorded_at", ">=", now - timedelta(days=DAYS))]
+    )
+    return {
+        "name": name,
+        "kind": kind,
+        "at": now.isoformat(timespec="seconds"),
+        "description": getattr(declared, "description", ""),
+        "owner": getattr(declared, "owner", ""),
+        "runs": night_rows(runs, now, most_nights=DAYS),
+        "trainings": _trainings(runs),
+        "versions": list(_versions(settings, name)),
+        "moves": list(_moves(settings, name)),
+        "reports": _model_reports(settings, name),
+        "measurements": _measurements(settings, name, now),
+        "cost": [asdict(line) for find in find_hooks("cost_lines") for line in find(settings, name, days=_COST_DAYS)],
+        "cost_days": _COST_DAYS,
+        "alerts": [
+            each.describe() for find in find_hooks("current_alerts") for each in find(settings)[0] if each.name == name
+        ],
+        "streams": list(_streams(settings, name)),
+        "key": key,
+        "explained": _explained(settings, name, key) if key else None,
+    }
+
+
+def _find(settings: Settings, name: str) -> tuple[str, Any]:
+    """The kind of a declaration, and the declaration."""
+    project = read_project(settings)
+    kinds = {
+        "pipeline": project.pipelines,
+        "real-time model": project.realtime,
+        "stream": project.streams,
+        "feature view": project.views,
+        **{each.kind: {each.name: each} for each in project.added if each.name == name},
+    }
+    for kind, found in kinds.items():
+        if name in found:
+            return kind, found[name]
+    if name in project.publishable:
+        return "table", project.publishable[name]
+    there = [*project.nightly, *project.views, *project.streams, *(each.name for each in project.added)]
+    raise unknown_name_error(name, "pipeline, model, stream or view", there, where=settings.project)
+
+
+def _trainings(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = sorted((row for row in runs if row["stage"] == "train"), key=lambda row: row["recorded_at"], reverse=True)
+    return [{"at": row["recorded_at"].isoformat(), "rows": row["rows"], "seconds": row["seconds"]} for row in found]
+
+
+def _versions(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
+    """The retained versions of a store on this machine, the newest first."""
+    if not (settings.store_path / name).is_dir():
+        return
+    store = open_store(settings, name)
+    blocked = store.blocked_versions()
+    for manifest in reversed(store.versions()):
+        yield {
+            "version": manifest.version,
+            "state": list(store.state(manifest.version)),
+            "blocked_as": blocked.get(manifest.version, ""),
+            "as_of": manifest.as_of,
+            "keys": manifest.rows,
+            "size_bytes": manifest.size_bytes,
+            "kind": manifest.kind,
+            "model": manifest.made_by.get("model"),
+            "published_at": manifest.published_at,
+            "run_id": manifest.run_id,
+        }
+
+
+def _moves(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
+    """Who decided about the model, and when: the rows of the promotion ledger, the newest first."""
+    from forecache.models.registry.promotions import promotions
+
+    for entry in reversed(promotions(settings, name)[-_MOST_MOVES:]):
+        yield {
+            "at": entry.recorded_at.isoformat(),
+            "action": entry.action,
+            "actor": entry.actor,
+            "from": entry.from_version,
+            "to": entry.to_version,
+            "candidate": entry.candidate,
+            "verdict": entry.verdict,
+            "reason": entry.reason,
+            "metrics": dict(entry.metrics),
+        }
+
+
+def _model_reports(settings: Settings, name: str) -> dict[str, str]:
+    """Paths of the reports of model versions, by version, the newest first."""
+    found = {
+        path.stem.removeprefix(f"{name}-"): str(path)
+        for path in settings.reports_path.glob(f"{name}-*.html")
+        if path.stem.removeprefix(f"{name}-").isdigit()
+    }
+    return dict(sorted(found.items(), key=lambda each: -int(each[0])))
+
+
+def _measurements(settings: Settings, name: str, now: datetime) -> list[dict[str, Any]]:
+    if not is_installed("drift"):
+        return []
+    first = (now - timedelta(days=DAYS)).date()
+    return [
+        {"date": row.night.isoformat(), "kind": row.kind, "name": row.name, "reference": row.reference,
+         "effect": row.effect, "value": row.value, "reference_value": row.reference_value}
+        for row in load_hook("drift", "measurements")(settings, name, first=first)
+    ]  # fmt: skip
+
+
+def _streams(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
+    from forecache.stream.status import describe_stream, read_stream_statuses
+
+    for each in map(describe_stream, read_stream_statuses(settings)):
+        if name == each["name"] or name in [layer["store"] for layer in each["layers"]]:
+            yield each
+
+
+def _explained(settings: Settings, name: str, key: str) -> dict[str, Any]:
+    """The answer for a key and the links behind it; or the problem, as a sentence."""
+    try:
+        answer, parts = load_hook("explain", "explained_parts")(settings, name, key)
+    except ForecacheError as error:
+        return {"problem": str(error), "answer": "", "parts": []}
+    return {"problem": "", "answer": answer, "parts": [{"title": title, "lines": lines} for title, lines in parts]}

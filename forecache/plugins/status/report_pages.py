@@ -1,0 +1,50 @@
+"""The page on one name in the server, made by a process of its own, so that the server imports nothing of the lake."""
+
+import subprocess
+import sys
+import threading
+import time
+
+from forecache.plugins.status.page.document import page
+from forecache.plugins.status.page.markup import mark_code, tag
+
+_KEPT_S, _LIMIT_S, _MOST = 30.0, 60.0, 64
+
+
+class ReportPages:
+    """Pages by name and key, each kept for half a minute; one is made at a time. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[str, str], tuple[float, bytes]] = {}
+
+    def page(self, name: str, key: str) -> bytes:
+        """The page on a name, with the answer for a key unless that is ""; a page that says why, if it fails."""
+        with self._lock:
+            made = self._made.get((name, key))
+            if made is not None and time.monotonic() - made[0] < _KEPT_S:
+                return made[1]
+            if len(self._made) >= _MOST:
+                self._made.clear()
+            body = _make(name, key)
+            self._made[name, key] = (time.monotonic(), body)
+            return body
+
+
+def _make(name: str, key: str) -> bytes:
+    command = [sys.executable, "-m", "forecache.cli.main", "report", name, "--output", "-", "--in-server"]
+    try:
+        done = subprocess.run(
+            [*command, *([f"--key={key}"] if key else [])], capture_output=True, timeout=_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return _problem(name, f"The page took longer than {_LIMIT_S:g} s. Run `forecache report {name}`.")
+    if done.returncode:
+        return _problem(name, done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["It failed."])
+    return done.stdout
+
+
+def _problem(name: str, sentences: str | list[str]) -> bytes:
+    text = sentences if isinstance(sentences, str) else " ".join(sentences)
+    header = tag("header", tag("h1", name), class_="top")
+    return page(f"{name} – Forecache", "warning", header, tag("main", tag("p", mark_code(text), class_="bad")))
