@@ -1,4 +1,4 @@
-"""The table of docs/choose-infrastructure.md: what each way to answer was measured to take and cost."""
+"""The table of docs/choose.md: what each way to answer was measured to take and cost."""
 
 import statistics
 from typing import Any

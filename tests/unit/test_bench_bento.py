@@ -102,10 +102,10 @@ def test_a_section_that_is_not_measured_stands_in_the_document_where_others_link
     }  # fmt: skip
     title = f"### bento: {report.SECTIONS['bento']}"
     other = {"size": "full", "machine": machine, "window_s": 1.0, "deadline_ms": 50, "kinds": {}}
-    text = figures.whole_document({**nothing, "realtime": {"faults": other}})
+    text = figures.tables({**nothing, "realtime": {"faults": other}})
     assert f"{title}\n\nNot measured.\n" in text
-    text = figures.whole_document({**nothing, "realtime": {"bento": {**section(), "machine": machine, "size": "full"}}})
+    text = figures.tables({**nothing, "realtime": {"bento": {**section(), "machine": machine, "size": "full"}}})
     assert f"{title}\n\nCommit a" in text
     assert "| BentoML service: 400 /s | 10 |" in text
     words = "".join(each for each in title.lower() if each.isalnum() or each in " -").split()
-    assert f"benchmarks.md#{'-'.join(words)})" in (ROOT / "docs" / "protocols.md").read_text()
+    assert f"tables.md#{'-'.join(words)})" in (ROOT / "docs" / "how-to" / "protocols.md").read_text()
