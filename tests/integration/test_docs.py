@@ -20,7 +20,8 @@ from forecache.base.settings import PROJECT_ROOT
 from forecache.cli.base import DefaultGroup
 from forecache.cli.main import cli
 
-PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+NAMED = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = [*(PROJECT_ROOT / name for name in NAMED), *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 IDS = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
 
 
