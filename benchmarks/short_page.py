@@ -125,14 +125,15 @@ def verdict(topic: Topic, found: list[Row]) -> str:
         return ""
     times = [topic.times_better(row) for row in found]
     ahead = [row.peer for row, each in zip(found, times, strict=True) if each < 1]
-    of = "the peer" if len(found) == 1 else f"{len(found)} comparisons"
     if len(found) == 1:
         said = f"{'The peer' if ahead else 'Forecache'} is better."
     elif not ahead:
-        said = f"Forecache is better in all {of}, by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
+        said = f"Forecache is better in all {len(found)} comparisons, "
+        said += f"by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
     else:
         names = "; ".join(dict.fromkeys(ahead))
-        said = f"Forecache is better in {len(found) - len(ahead)} of {of}. **Better than Forecache: {names}.**"
+        said = f"Forecache is better in {len(found) - len(ahead)} of {len(found)} comparisons. "
+        said += f"**Better than Forecache: {names}.**"
     if len(found) > MOST_ROWS:
         said += f" The table has the {MOST_ROWS} strongest peers."
     return f"{said} "
