@@ -148,13 +148,13 @@ prove-cluster: setup-s3 ## Ten days on machines that are killed 100 times: nothi
 	@bash scripts/install_test_services.sh minio postgres kafka balancers
 	@$(BIN)/python benchmarks/cluster_proof.py $(ARGS)
 
-figures: setup ## Write the README's figures and docs/benchmarks.md from the benchmarks' results
+figures: setup ## Write the figures of README and docs, and benchmarks/results/tables.md, from the results
 	@$(BIN)/python benchmarks/figures.py
 
-settings-doc: setup ## Print every setting as the table in docs/settings.md
+settings-doc: setup ## Print every setting as the table in docs/reference/settings.md
 	@$(BIN)/forecache settings --markdown
 
-metrics-doc: setup ## Print every metric as the tables in docs/metrics.md
+metrics-doc: setup ## Print every metric as the tables in docs/reference/metrics.md
 	@$(BIN)/forecache metrics --glossary
 
 clean: ## Remove caches (the lake, the store and the models under .forecache stay)

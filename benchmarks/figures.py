@@ -1,4 +1,6 @@
-"""The README's figures, docs/benchmarks.md with all of them, and the table of docs/choose.md: `make figures`.
+"""What the results say: the README's figures, two pages and the guide's table: `make figures`.
+
+`docs/explanation/benchmarks.md` is short, with charts; `benchmarks/results/tables.md` has every row.
 
 python benchmarks/figures.py            write them
 python benchmarks/figures.py --check    write nothing; say what differs, and end with 1 where something does
@@ -14,6 +16,7 @@ from typing import Any
 import demo as demo_benchmark
 import history
 import hour
+import short_page
 import ways
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
@@ -29,8 +32,9 @@ from _stream import report as stream
 from _training import report as training
 
 ROOT = Path(__file__).resolve().parent.parent
-README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-GUIDE = ROOT / "docs" / "choose.md"
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "choose.md"
+PAGE, CHARTS = ROOT / "docs" / "explanation" / "benchmarks.md", ROOT / "docs" / "images" / "benchmarks"
+TABLES = results.RESULTS / "tables.md"
 
 BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "store": ("Store and reader", store.SECTIONS, summary.rows_of),
@@ -59,12 +63,12 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the README's: where it comes from. Of several keys it is the row whose peer comes off best."""
+    """One of the README's: where it comes from. Of several rows it is the one whose peer comes off best."""
 
     what: str
     benchmark: str
     section: str
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # what `Row.key` begins with
 
 
 _FEAST = tuple(servers.FEAST_NAMES.values())
@@ -102,7 +106,7 @@ def readme_figures(found: Documents) -> str:
 
 def _pick(figure: Figure, section: dict[str, Any]) -> Row | None:
     rows_of = BENCHMARKS[figure.benchmark][2]
-    rows = [row for row in rows_of(figure.section, section) if row.key in figure.keys]
+    rows = [row for row in rows_of(figure.section, section) if row.key and row.key.startswith(figure.keys)]
     return min(rows, key=lambda row: row.ratio or 0.0, default=None)
 
 
@@ -135,15 +139,16 @@ def of_the_hour(found: Documents) -> dict[str, dict[str, Any]]:
     }
 
 
-def whole_document(found: Documents) -> str:
-    """docs/benchmarks.md: every row that was measured."""
+def tables(found: Documents) -> str:
+    """benchmarks/results/tables.md: every row that was measured."""
     parts = [
-        "# Figures",
-        "Written by `make figures` from `benchmarks/results/`; [benchmarks/README.md](../benchmarks/README.md) says "
-        "what is compared and how. Medians, in brackets the smallest and the largest sample. A ratio is of two figures "
-        "of the same section: how many times better than the peer, or, where less is asked for, ours over the peer's.",
+        "# Every row that was measured",
+        "`make figures` writes this file from the JSON files beside it; [benchmarks/README.md](../README.md) says "
+        "what is compared and how. Medians; in brackets the smallest and the largest sample. A ratio compares two "
+        "figures of the same section: how many times better than the peer, or, if less is asked for, ours over the "
+        "peer's.",
         " ".join(one_commit(of_the_hour(found))),
-        "`make bench` measures these; each of the others is measured by its own command, less often, and says when.",
+        "`make bench` measures these. Each of the others has its own command, is measured less often, and says when.",
     ]
     for name, (title, sections, rows_of) in BENCHMARKS.items():
         parts.append(f"## {title}: `make bench-{name}`")
@@ -166,8 +171,39 @@ def _section(name: str, title: str, section: dict[str, Any], rows_of: results.Ro
     return [*parts, markdown(HEADS, [row.cells(spread=True) for row in rows_of(name, section)])]
 
 
+def page(found: Documents) -> str:
+    """docs/explanation/benchmarks.md: the topics of `short_page`."""
+    parts = [
+        "# Benchmarks",
+        "How fast Forecache is, beside Feast, Redis, PostgreSQL, MLflow, BentoML, Spark and scripts by hand. Peers run "
+        'at their better setting in the same run on the same machine, and answers are compared first. "Times better" '
+        "below 1 means that the peer is better.",
+        "`make figures` writes this page. [Every row, with the spread of the samples]"
+        "(../../benchmarks/results/tables.md) and [what is compared and how](../../benchmarks/README.md) are in the "
+        "repository. `make bench` measures a part of it again, in about an hour; each topic names its own command.",
+    ]
+    for topic in short_page.TOPICS:
+        _, sections, rows_of = BENCHMARKS[topic.benchmark]
+        section = found[topic.benchmark].get(topic.section)
+        rows = [] if section is None else rows_of(topic.section, section)
+        parts += short_page.topic_parts(topic, sections[topic.section], section, rows, "../images/benchmarks")
+    return "\n\n".join(parts) + "\n"
+
+
+def charts(found: Documents) -> dict[Path, str]:
+    """The charts of the page, by the file that each is written to."""
+    made = {}
+    for topic in short_page.TOPICS:
+        section = found[topic.benchmark].get(topic.section)
+        if topic.is_contest and section is not None:
+            shown = topic.matching(BENCHMARKS[topic.benchmark][2](topic.section, section))[: short_page.MOST_ROWS]
+            if shown:
+                made[CHARTS / topic.file_name] = short_page.chart(topic, shown)
+    return made
+
+
 def inserted(readme: str, name: str, text: str) -> str:
-    """The README with a block between its two marks."""
+    """A text with a block between its two marks."""
     begin, end = f"<!-- {name}: make figures -->", f"<!-- end of {name} -->"
     before, _, rest = readme.partition(begin)
     _, mark, after = rest.partition(end)
@@ -181,7 +217,7 @@ def wanted() -> dict[Path, str]:
     readme = inserted(README.read_text(), "figures", readme_figures(found))
     readme = inserted(readme, "main job", demo_benchmark.sentence(found["demo"]))
     guide = inserted(GUIDE.read_text(), "ways", ways.table(found))
-    return {README: readme, DOCUMENT: whole_document(found), GUIDE: guide}
+    return {README: readme, GUIDE: guide, PAGE: page(found), TABLES: tables(found), **charts(found)}
 
 
 def differing() -> Iterable[Path]:
@@ -196,5 +232,6 @@ if __name__ == "__main__":
         print("\n".join(f"{path} is not what the results say: run `make figures`" for path in stale))
         sys.exit(1 if stale else 0)
     for path, text in wanted().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     print(readme_figures(documents()))

@@ -1,26 +1,34 @@
-"""Hooks of the documentation site: pages made from the code, and links that leave docs/ as plain text."""
+"""Hooks of the documentation site: parts that are made from the code, search boosts, links that leave docs/ as text."""
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-_LINK_OUT = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#]+?)/?\)")
+_LINK_OUT = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#]+?)(?:#[^)]*)?/?\)")
+_BOOSTED = re.compile(r"(quickstart|runbook)\.md|how-to/.*")
+"""Pages that a search shows before others that match as well."""
+_ROUTES = "<!-- routes -->"
+_SERVER = "http://127.0.0.1:8080"
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the pages that are made from the code."""
-    pages = {"commands": commands_page, "http": http_page}
-    for name, make in pages.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=make()))
+    """Add the page that is made from the code."""
+    files.append(File.generated(config, "reference/commands.md", content=commands_page()))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Files beside docs/ are not part of the site: name them where the repository would link them."""
+    """Boost pages, fill in the server's routes, and name files outside docs/, which are not part of the site."""
     depth = page.file.src_uri.count("/")
+    if _BOOSTED.fullmatch(page.file.src_uri):
+        page.meta.setdefault("search", {}).setdefault("boost", 2)
+    if page.file.src_uri == "reference/http.md":
+        markdown = markdown.replace(_ROUTES, http_routes())
 
     def named(link: "re.Match[str]") -> str:
         leaves = len(link[2]) // 3 > depth
@@ -49,29 +57,98 @@ def _commands(group: click.Group, path: str, context: click.Context) -> list[str
     return lines
 
 
-def http_page() -> str:
-    """The reader's routes and errors, from its OpenAPI document."""
+def http_routes() -> str:
+    """The server's routes, each with its request and its answer, from its OpenAPI document."""
     from forecache.base.settings import load_settings
     from forecache.serve.reader.http.openapi import document
 
     found = document(load_settings())
-    lines = ["# HTTP", "", "The reader serves this as an OpenAPI document at `/openapi.json`;"]
-    lines += ["[the guide of serving](../how-to/serve.md) explains it.", ""]
-    for path, methods in found["paths"].items():
-        for method, operation in methods.items():
-            if isinstance(operation, dict) and "responses" in operation:
-                lines += _operation(found, f"{method.upper()} {path}", operation)
-    return "\n".join(lines)
+    return "\n\n".join(
+        part
+        for path, methods in found["paths"].items()
+        for method, operation in methods.items()
+        if isinstance(operation, dict) and "responses" in operation
+        for part in _operation(found, path, method, operation, methods.get("parameters", []))
+    )
 
 
-def _operation(found: dict[str, Any], title: str, operation: dict[str, Any]) -> list[str]:
-    text = operation.get("description") or operation.get("summary", "")
-    rows = [f"| {status} | {_described(found, answer)} |" for status, answer in operation["responses"].items()]
-    return [f"## {title}", "", text, "", "| Status | When |", "| --- | --- |", *rows, ""]
+def _operation(
+    found: dict[str, Any], path: str, method: str, operation: dict[str, Any], of_path: list[dict[str, Any]]
+) -> Iterator[str]:
+    yield f"## {method.upper()} {path}"
+    yield f"{operation['summary']}."
+    parameters = [*of_path, *operation.get("parameters", [])]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    yield f"```sh\n{_curl(path, parameters, body)}\n```"
+    if parameters:
+        yield _table(
+            ["Parameter", "In", "Type", "Meaning"],
+            ([f"`{each['name']}`", each["in"], _type(found, each["schema"]), _meaning(each)] for each in parameters),
+        )
+    if body is not None:
+        yield _table(["Of the request", "Type", "Required", "Meaning"], _members(found, body))
+    answer = operation["responses"]["200"]["content"].get("application/json", {})
+    if "example" in answer:
+        yield f"```json\n{json.dumps(answer['example'], indent=2)}\n```"
+    variants = _resolved(found, answer.get("schema", {})).get("oneOf", [answer.get("schema", {})])
+    for variant in variants:
+        rows = list(_members(found, variant))
+        if len(variants) > 1:
+            yield f"If `source` is {_type(found, variant['properties']['source'])}:"
+        if rows:
+            yield _table(["Of the answer", "Type", "Always", "Meaning"], rows)
+    statuses = ", ".join(f"`{status}`" for status in operation["responses"])
+    yield f"Statuses: {statuses} ([errors](#errors))."
 
 
-def _described(document: dict[str, Any], response: dict[str, Any]) -> str:
-    if "$ref" in response:
-        name = response["$ref"].rpartition("/")[2]
-        response = document["components"]["responses"][name]
-    return str(response.get("description", "")).replace("\n", " ")
+def _curl(path: str, parameters: list[dict[str, Any]], body: dict[str, Any] | None) -> str:
+    for each in parameters:
+        if each["in"] == "path":
+            path = path.replace(f"{{{each['name']}}}", each["example"])
+    command = f"curl {_SERVER}{path}"
+    if body is None:
+        return command
+    example = {name: part["example"] for name, part in body["properties"].items() if "example" in part}
+    return f"{command} -H 'Content-Type: application/json' \\\n  -d '{json.dumps(example)}'"
+
+
+def _members(found: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[list[str]]:
+    """A row for each member of an object, and of the objects in it."""
+    schema = _resolved(found, schema)
+    for name, part in schema.get("properties", {}).items():
+        part = _resolved(found, part)
+        required = "yes" if name in schema.get("required", ()) else "no"
+        yield [f"`{path}{name}`", _type(found, part), required, _meaning(part)]
+        is_list = part.get("type") == "array"
+        yield from _members(found, part["items"] if is_list else part, f"{path}{name}{'[]' if is_list else ''}.")
+
+
+def _type(found: dict[str, Any], schema: dict[str, Any]) -> str:
+    schema = _resolved(found, schema)
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    kinds = schema.get("type", "any value")
+    if kinds == "array":
+        return f"array: {_type(found, schema['items'])}"
+    text = kinds if isinstance(kinds, str) else " or ".join(kinds)
+    return f"{text} ({schema['format']})" if "format" in schema else text
+
+
+def _meaning(described: dict[str, Any]) -> str:
+    schema = described.get("schema", described)
+    least, most = schema.get("minimum"), schema.get("maximum")
+    limits = [
+        f"{least} to {most}." if least is not None and most is not None else "",
+        f"At most {schema['maxItems']}." if "maxItems" in schema else "",
+    ]
+    return " ".join(part for part in (described.get("description", ""), *limits) if part)
+
+
+def _table(heads: list[str], rows: Any) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _resolved(found: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return found["components"]["schemas"][name] if name else schema

@@ -21,7 +21,13 @@ _PACKAGES = (
     "granian", "lmdb", "orjson", "uvicorn", "fastapi", "pyarrow", "deltalake", "redis", "pyspark", "delta-spark",
     "mlflow", "onnxruntime", "lightgbm", "torch", "duckdb", "scipy", "implicit",
 )  # fmt: skip
-_NOT_CODE = ("benchmarks/results/", "docs/benchmarks.md", "README.md")
+_NOT_CODE = (
+    "benchmarks/results/",
+    "docs/choose.md",
+    "docs/explanation/benchmarks.md",
+    "docs/images/benchmarks/",
+    "README.md",
+)
 
 
 def circumstances() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables of `make bench-realtime`: what is printed and what docs/benchmarks.md shows."""
+"""The tables of `make bench-realtime`: what is printed and what benchmarks/results/tables.md shows."""
 
 from statistics import fmean, median
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tables of `make bench-stream`: what is printed and what docs/benchmarks.md shows."""
+"""The tables of `make bench-stream`: what is printed and what benchmarks/results/tables.md shows."""
 
 import importlib
 from collections.abc import Callable

@@ -20,7 +20,8 @@ from forecache.base.settings import PROJECT_ROOT
 from forecache.cli.base import DefaultGroup
 from forecache.cli.main import cli
 
-PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+NAMED = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = [*(PROJECT_ROOT / name for name in NAMED), *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 IDS = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
 
 
@@ -40,14 +41,16 @@ def test_the_site_builds_without_a_warning_and_has_a_page_for_each_part(tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     reference = tmp_path / "reference"
     assert "forecache rollback" in (reference / "commands" / "index.html").read_text()
-    assert "forecache_reader_requests_total" in (tmp_path / "metrics" / "index.html").read_text()
-    assert "POST /v1/{pipeline}" in (reference / "http" / "index.html").read_text()
+    assert "forecache_reader_requests_total" in (reference / "metrics" / "index.html").read_text()
+    http = (reference / "http" / "index.html").read_text()
+    assert "POST /v1/{pipeline}" in http
+    assert "results[].value" in http
     assert "max_gradient_norm" in (reference / "declarations" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_links_to_files_lead_to_files(page: Path) -> None:
-    generated = {"commands.md", "http.md"}
+    generated = {"commands.md"}
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     broken = [
         link

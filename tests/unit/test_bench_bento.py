@@ -102,8 +102,8 @@ def test_a_section_that_is_not_measured_stands_in_the_document() -> None:
     }  # fmt: skip
     title = f"### bento: {report.SECTIONS['bento']}"
     other = {"size": "full", "machine": machine, "window_s": 1.0, "deadline_ms": 50, "kinds": {}}
-    text = figures.whole_document({**nothing, "realtime": {"faults": other}})
+    text = figures.tables({**nothing, "realtime": {"faults": other}})
     assert f"{title}\n\nNot measured.\n" in text
-    text = figures.whole_document({**nothing, "realtime": {"bento": {**section(), "machine": machine, "size": "full"}}})
+    text = figures.tables({**nothing, "realtime": {"bento": {**section(), "machine": machine, "size": "full"}}})
     assert f"{title}\n\nCommit a" in text
     assert "| BentoML service: 400 /s | 10 |" in text

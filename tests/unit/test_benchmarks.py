@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import numpy as np
@@ -25,6 +27,7 @@ if str(BENCHMARKS) not in sys.path:
 
 import figures  # noqa: E402  # the benchmarks are no package
 import hour  # noqa: E402
+import short_page  # noqa: E402
 from _common import machine, results  # noqa: E402
 from _common.rows import Asked, Row, Value  # noqa: E402
 from _recommend import report as recommend  # noqa: E402
@@ -277,10 +280,57 @@ def test_a_page_for_users_says_that_a_peer_is_better() -> None:
     assert slower.cells(spread=False)[-1] == "0.8 (the peer is better)"
 
 
+def test_the_short_page_has_five_rows_a_topic_and_names_the_peers_that_are_better() -> None:
+    documents = {**dict.fromkeys(figures.BENCHMARKS, {}), "store": {"http-one": {"size": "full", "passes": [quick()]}}}
+    text = figures.page(documents)
+    topics = {part.partition("\n")[0]: part for part in text.split("\n## ")[1:]}
+    assert list(topics) == [topic.title for topic in short_page.TOPICS]
+    assert max(len(re.findall(r"^\| ", part, re.MULTILINE)) for part in topics.values()) <= 2 + short_page.MOST_ROWS
+    own, feast = topics["One key over HTTP"], topics["One key over HTTP, Feast's request and answer"]
+    assert f"**Better than Forecache: {servers.SQLITE}.** The table has the 5 strongest peers." in own
+    assert f"| {servers.SQLITE}: 40,000 /s | 0.25 (the peer is better) |" in own
+    assert own.index(servers.SQLITE) < own.index(servers.RSGI)
+    assert feast.count("| Feast, ") == 2
+    assert "Forecache is better in all 2 comparisons, by 5 to 5 times." in feast
+    assert 'Not measured: `make bench-night ARGS="--only night"` measures it.' in text
+
+
+def quick() -> dict[str, Any]:
+    """A pass in which SQLite answers more requests than Forecache."""
+    found = http_pass(1_000.0)
+    for runs in ("default", "one core"):
+        found["surfaces"][servers.SQLITE][runs][0]["requests_per_s"] = 40_000.0
+    return found
+
+
+def test_each_topic_of_the_short_page_is_a_section_and_has_a_chart_of_its_own() -> None:
+    assert all(topic.section in figures.BENCHMARKS[topic.benchmark][1] for topic in short_page.TOPICS)
+    assert len({topic.file_name for topic in short_page.TOPICS}) == len(short_page.TOPICS)
+    drawn = figures.charts(figures.documents())
+    text = figures.page(figures.documents())
+    assert {path.name for path in drawn} == set(re.findall(r"\.\./images/benchmarks/(\S+)\)", text))
+    assert drawn
+
+
+def test_a_chart_draws_each_figure_in_proportion() -> None:
+    topic = short_page.Topic("Reads <quick>", "store", "in-process", "get", less_is_better=True)
+    value = Value(1.0, 1.0, 1.0)
+    rows = [
+        Row("get", value, "us", name, Value(times, times, times)) for name, times in (("Redis", 4.0), ("Feast", 2.0))
+    ]
+    image = short_page.chart(topic, rows)
+    widths = [
+        float(rect.get("width", 0)) for rect in ElementTree.fromstring(image).iter("{http://www.w3.org/2000/svg}rect")
+    ]
+    assert [width / widths[1] for width in widths] == [0.25, 1.0, 0.5]
+    assert [topic.times_better(row) for row in rows] == [4.0, 2.0]
+    assert "Reads &lt;quick&gt; (less is better)" in image
+
+
 @pytest.mark.parametrize("section", ["http-one", "http-many"])
 def test_every_server_that_was_measured_is_in_the_published_table(section: str) -> None:
     document = {"store": {section: {"size": "full", "passes": [http_pass(900.0)]}}}
-    text = figures.whole_document({**dict.fromkeys(figures.BENCHMARKS, {}), **document})
+    text = figures.tables({**dict.fromkeys(figures.BENCHMARKS, {}), **document})
     for name in http_pass(1.0)["surfaces"]:
         assert f"| {name} |" in text
 
@@ -289,7 +339,7 @@ def test_sections_of_several_commits_and_a_busy_machine_are_said_in_both_tables(
     quiet, busy = http_pass(900.0), http_pass(900.0, commit="def", busy_share=0.4)
     store = {"http-one": {"size": "full", "passes": [quiet, busy]}}
     found = {**dict.fromkeys(figures.BENCHMARKS, {}), "store": store}
-    for text in (figures.readme_figures(found), figures.whole_document(found)):
+    for text in (figures.readme_figures(found), figures.tables(found)):
         assert "Not all on one commit" in text
         assert "others used 40% of it" in text
     assert "All on commit abc." in figures.readme_figures(

@@ -1,4 +1,4 @@
-"""Metrics are declared once, by Prometheus's conventions, and docs/metrics.md lists them all."""
+"""Metrics are declared once, by Prometheus's conventions, and docs/reference/metrics.md lists them all."""
 
 import re
 import socket
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_documents_tables_are_those_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics", "--glossary"]) == 0
-    assert (ROOT / "docs" / "metrics.md").read_text().endswith(f"\n\n{capsys.readouterr().out.strip()}\n")
+    assert (ROOT / "docs" / "reference" / "metrics.md").read_text().endswith(f"\n\n{capsys.readouterr().out.strip()}\n")
 
 
 @pytest.mark.parametrize("address", ["9464", ":9464", "127.0.0.1:metrics", "127.0.0.1:99999"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from forecache.base.settings import load_settings
@@ -79,3 +80,16 @@ def test_nothing_refers_to_what_is_not_served(tmp_path: Path) -> None:
 
     schemas = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
     assert references(found) == schemas
+
+
+def test_each_example_is_an_answer_that_the_document_describes(tmp_path: Path) -> None:
+    found = read_document(tmp_path)
+    contents = {
+        name: operation["responses"]["200"]["content"].get("application/json", {})
+        for name, operation in operations(found).items()
+    }
+    examples = {name: content["example"] for name, content in contents.items() if "example" in content}
+    assert set(examples) == set(contents) - {"metrics", "statusPage", "status", "openapi"}
+    for name, example in examples.items():
+        schema = {**contents[name]["schema"], "components": found["components"]}
+        jsonschema.Draft202012Validator(schema).validate(example)

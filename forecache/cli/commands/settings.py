@@ -137,7 +137,7 @@ def _show_wakes() -> None:
 
 
 def _print_markdown(rows: list[dict[str, Any]]) -> None:
-    click.echo("| Variable | Default | Takes | What it is |\n| --- | --- | --- | --- |")
+    click.echo("| Variable | Default | Takes | Meaning |\n| --- | --- | --- | --- |")
     for row in rows:
         default = _format_value(_portable_default(row["default"]))
         shown = f"`{default}`" if default else ""

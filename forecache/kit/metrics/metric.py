@@ -70,7 +70,7 @@ def _glossary_lines() -> Iterator[str]:
     for part in PARTS:
         yield f"## {part.title}\n"
         yield f"{part.about}\n"
-        yield "| Metric | Type | Unit | Labels | What it is |"
+        yield "| Metric | Type | Unit | Labels | Meaning |"
         yield "| --- | --- | --- | --- | --- |"
         for metric in part.metrics:
             labels = ", ".join(f"`{label}`" for label in metric.labels)

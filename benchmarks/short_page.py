@@ -1,0 +1,181 @@
+"""docs/explanation/benchmarks.md: by topic who is ahead, at most five rows of all that was measured, and a chart."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Any
+
+from _common import machine
+from _common.rows import NEVER, Row, markdown, number, ratio_text
+
+MOST_ROWS = 5
+HEADS = ["What", "Forecache", "Peer", "Times better"]
+HEADS_ALONE = ["What", "Forecache", "Beside"]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Rows of one section that answer one question.
+
+    Attributes:
+        what: Pattern that the beginning of `Row.what` matches.
+        less_is_better: Whether the smaller figure is the better one, such as a time.
+        is_contest: Whether the rows have peers of which one is ahead; else the first rows are shown as they are.
+    """
+
+    title: str
+    benchmark: str
+    section: str
+    what: str
+    less_is_better: bool = False
+    is_contest: bool = True
+
+    @property
+    def file_name(self) -> str:
+        """Of its chart."""
+        return "-".join(re.findall(r"[a-z0-9]+", self.title.lower())) + ".svg"
+
+    @property
+    def command(self) -> str:
+        return f'make bench-{self.benchmark} ARGS="--only {self.section}"'
+
+    def matching(self, rows: Iterable[Row]) -> list[Row]:
+        """Its rows, of a contest those with a peer, the strongest peer first."""
+        found = [row for row in rows if re.match(self.what, row.what) and row.ours.median < NEVER]
+        if not self.is_contest:
+            return found
+        return sorted((row for row in found if row.theirs is not None), key=self.times_better)
+
+    def times_better(self, row: Row) -> float:
+        """How many times better Forecache is than the peer; below 1 the peer is better."""
+        assert row.theirs is not None
+        better, worse = row.ours.median, row.theirs.median
+        if self.less_is_better:
+            better, worse = worse, better
+        return better / worse if worse else NEVER
+
+
+_NUMBER = r"[\d,]+"
+TOPICS = (
+    Topic("One key over HTTP, Feast's request and answer", "store", "http-one",
+          "Forecache, Feast's format: requests per second"),
+    Topic("One key over HTTP", "store", "http-one", "Forecache: requests per second"),
+    Topic("One key over HTTP, the slowest answers", "store", "http-one", "Forecache: p99", less_is_better=True),
+    Topic("100 keys over HTTP", "store", "http-many", "Forecache: requests per second"),
+    Topic("A full publish, verified", "store", "publish", "full publish of"),
+    Topic("Reads of one key in process", "store", "in-process", "`get`, p50", less_is_better=True),
+    Topic("A nightly run beside scripts by hand", "night", "night", f"{_NUMBER} keys, {_NUMBER} new events, s$",
+          less_is_better=True),
+    Topic("The next day of a small project", "night", "next_day", "a day of", is_contest=False),
+    Topic("A run with nothing to do, after years", "history", "history", "a run with nothing to do", is_contest=False),
+    Topic("Windowed features, a month at once", "features", "month", f"{_NUMBER} events, s$", less_is_better=True),
+    Topic("Windowed features, one day more", "features", "next", f"{_NUMBER} events, s$", less_is_better=True),
+    Topic("Windowed features, memory", "features", "next", f"{_NUMBER} events, GB$", less_is_better=True),
+    Topic("A point-in-time join", "features", "historical", "", less_is_better=True),
+    Topic("Batch scoring without a JVM", "scoring", "arrow", "`score"),
+    Topic("Features of 50 keys as a matrix", "realtime", "lookup", ".*, median", less_is_better=True),
+    Topic("Ranking 50 candidates in real time", "realtime", "network", "Requests per second at p99"),
+    Topic("Overload of a real-time model", "realtime", "overload",
+          ".* times the best rate: answers wholly|.*, 10 times the best rate: requests (accepted|neither)",
+          is_contest=False),
+    Topic("Publishes and releases under load", "realtime", "swap",
+          "Requests without|p99.9 with|The slowest answer with|Answers by the model|Wrong answers", is_contest=False),
+    Topic("Logging every answer", "operate", "log", "Requests per second|p99 at|CPU time|Answers that",
+          is_contest=False),
+    Topic("From an event to its answer", "stream", "event",
+          "From an event|The same, p99|The same, the longest|Events that are", is_contest=False),
+    Topic("Training samples from a Delta table", "training", "reading", "rows streamed .* 2 cores"),
+    Topic("Quality of recommendations, MovieLens 100k", "recommend", "movielens", "nDCG@10 of EASE"),
+    Topic("Quality of the demo's models", "demo", "demo",
+          "(churn|spend), test split: `(roc_auc|mae|rmse|r2|spearman)`", is_contest=False),
+)  # fmt: skip
+
+
+def topic_parts(topic: Topic, title: str, section: dict[str, Any] | None, rows: list[Row], charts: str) -> list[str]:
+    """The paragraphs of a topic.
+
+    Args:
+        title: What the section measures.
+        rows: All rows of the section.
+        charts: Folder of the charts, relative to the page.
+    """
+    found = topic.matching(rows)
+    if section is None or not found:
+        return [f"## {topic.title}", f"{title}. Not measured: `{topic.command}` measures it."]
+    shown, warnings = found[:MOST_ROWS], machine.warnings(topic.section, section)
+    parts = [f"## {topic.title}", f"{verdict(topic, found)}{title}: `{topic.command}`."]
+    if topic.is_contest:
+        parts.append(markdown(HEADS, (_cells(topic, row) for row in shown)))
+        parts.append(f"![{topic.title}: {direction(topic)}]({charts}/{topic.file_name})")
+    else:
+        parts.append(markdown(HEADS_ALONE, (row.cells(spread=False)[:3] for row in shown)))
+    return [*parts, " ".join([machine.line_of(section), *(f"**{line}**" for line in warnings)])]
+
+
+def _cells(topic: Topic, row: Row) -> list[str]:
+    times = topic.times_better(row)
+    return [*row.cells(spread=False)[:3], ratio_text(times) + (" (the peer is better)" if times < 1 else "")]
+
+
+def verdict(topic: Topic, found: list[Row]) -> str:
+    """Who is ahead, in a sentence."""
+    if not topic.is_contest:
+        return ""
+    times = [topic.times_better(row) for row in found]
+    ahead = [row.peer for row, each in zip(found, times, strict=True) if each < 1]
+    if len(found) == 1:
+        said = f"{'The peer' if ahead else 'Forecache'} is better."
+    elif not ahead:
+        said = f"Forecache is better in all {len(found)} comparisons, "
+        said += f"by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
+    else:
+        names = "; ".join(dict.fromkeys(ahead))
+        said = f"Forecache is better in {len(found) - len(ahead)} of {len(found)} comparisons. "
+        said += f"**Better than Forecache: {names}.**"
+    if len(found) > MOST_ROWS:
+        said += f" The table has the {MOST_ROWS} strongest peers."
+    return f"{said} "
+
+
+def direction(topic: Topic) -> str:
+    return f"{'less' if topic.less_is_better else 'more'} is better"
+
+
+_WIDTH, _BARS, _LONGEST, _LINE = 720, 300, 310, 20
+_OURS, _THEIRS, _TEXT = "#2f7fb5", "#a8a8a8", "#777777"
+_MOST_CHARS = 46
+
+
+def chart(topic: Topic, rows: list[Row]) -> str:
+    """Horizontal bars of a topic's rows as an SVG image: for each thing that was measured Forecache, then its peers."""
+    bars: list[tuple[str, float, str, str]] = []
+    for what, group in groupby(sorted(rows, key=lambda row: row.what), key=lambda row: row.what):
+        alike = list(group)
+        name = "Forecache" if len({row.what for row in rows}) == 1 else f"Forecache, {what}"
+        bars.append((name, alike[0].ours.median, alike[0].unit, _OURS))
+        bars += [(row.peer, row.theirs.median, row.unit, _THEIRS) for row in alike if row.theirs is not None]
+    longest = max((value for _, value, _, _ in bars), default=0.0) or 1.0
+    lines = [_text(0, 14, f"{topic.title} ({direction(topic)})")]
+    for place, (name, value, unit, colour) in enumerate(bars, 1):
+        top = place * _LINE + 6
+        width = max(1.0, _LONGEST * value / longest)
+        lines += [
+            _text(0, top + 12, _short(name)),
+            f'<rect x="{_BARS}" y="{top}" width="{width:.1f}" height="14" fill="{colour}"/>',
+            _text(_BARS + width + 6, top + 12, f"{number(value)} {unit}".strip()),
+        ]
+    height = (len(bars) + 1) * _LINE + 8
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
+    head += f'font-family="sans-serif" font-size="12" fill="{_TEXT}">'
+    return "\n".join([head, *lines, "</svg>"]) + "\n"
+
+
+def _text(x: float, y: float, text: str) -> str:
+    return f'<text x="{x:.1f}" y="{y}">{escape(text)}</text>'
+
+
+def _short(name: str) -> str:
+    plain = name.replace("`", "")
+    return plain if len(plain) <= _MOST_CHARS else f"{plain[: _MOST_CHARS - 1]}…"
