@@ -78,7 +78,10 @@ README_FIGURES = (
     Figure("One key over HTTP", "store", "http-one", servers.STORES),
     Figure("A full publish from Delta, read back and verified", "store", "publish", ("redis", "postgres")),
     Figure(
-        "50 candidates ranked by looked-up features, p99 under 5 ms", "realtime", "network", ("FastAPI with Redis",)
+        "50 candidates ranked by looked-up features, p99 under 5 ms",
+        "realtime",
+        "network",
+        ("FastAPI with Redis, asyncio", "FastAPI with Redis, blocking client"),
     ),
 )
 
@@ -95,7 +98,7 @@ def readme_figures(found: Documents) -> str:
         command = f'`make bench-{figure.benchmark} ARGS="--only {figure.section}"`'
         section = found[figure.benchmark].get(figure.section)
         row = None if section is None else _pick(figure, section)
-        cells = row.cells(spread=False)[1:] if row is not None else ["not measured", "", "", ""]
+        cells = row.cells(spread=False)[1:] if row is not None else ["not measured", "", ""]
         lines.append([figure.what, *cells, command])
         if section is not None:
             used[f"{figure.benchmark} {figure.section}"] = section
