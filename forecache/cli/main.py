@@ -54,7 +54,7 @@ _SECTIONS = {
     "Published versions": (
         "publish", "versions", "diff", "verify", "rollback", "pin", "unpin", "unblock", "push", "pull",
     ),
-    "Server": ("serve", "tokens", "status"),
+    "Server": ("serve", "tokens", "status", "report"),
     "Real-time models": (
         "release", "releases", "rollout", "rollouts", "log", "parity", "advise", "simulate", "bento",
     ),

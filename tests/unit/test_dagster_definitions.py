@@ -45,7 +45,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
         "verify_stores",
         "maintain_lake",
         "cost_report",
-        *(f"{kind}_{p}" for kind in kinds for p in ("churn", "spend")),
+        *(f"{p}_{kind}" for kind in kinds for p in ("churn", "spend")),
     }
     schedules = {(schedule.name, schedule.cron_schedule) for schedule in repository.schedule_defs}
     assert schedules == {

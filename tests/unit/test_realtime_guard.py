@@ -21,7 +21,7 @@ def guard() -> Iterator[CpuGuard]:
 
 
 def is_ended(guard: CpuGuard, call: Callable[[], None], *, cpu_ns: int, left_ns: int) -> bool:
-    guard.variant(cpu_ns, left_ns)
+    guard.arm(cpu_ns, left_ns)
     try:
         call()
     except CpuBudgetError:
@@ -81,7 +81,7 @@ def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: CpuGuard) -
 
 def test_code_that_returns_in_time_is_left_alone_and_what_follows_too(guard: CpuGuard) -> None:
     for _ in range(2000):
-        guard.variant(200 * MS, 200 * MS)
+        guard.arm(200 * MS, 200 * MS)
         guard.disarm()
     time.sleep(0.3)
 
@@ -100,7 +100,7 @@ def test_the_alarm_of_one_call_serves_those_behind_it_and_none_is_set_without_ca
     )
     calls, until = 0, time.monotonic() + 0.1
     while time.monotonic() < until or calls < 1000:
-        guard.variant(20 * MS, 10_000 * MS)
+        guard.arm(20 * MS, 10_000 * MS)
         guard.disarm()
         calls += 1
     assert 1 <= len(sets) < calls / 10, "only when it has rung"
@@ -108,7 +108,7 @@ def test_the_alarm_of_one_call_serves_those_behind_it_and_none_is_set_without_ca
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0, "nobody calls, and it is not set again"
     sets.clear()
     for left_ms in (10_000, 400):
-        guard.variant(10_000 * MS, left_ms * MS)
+        guard.arm(10_000 * MS, left_ms * MS)
         guard.disarm()
     assert sets == [5.0, 0.2], "a call with less time has it ring sooner"
 

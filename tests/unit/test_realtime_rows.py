@@ -169,5 +169,5 @@ def test_a_matrix_of_numbers_becomes_float32_whatever_numpy_is_set_to() -> None:
             2,
         )
     assert found.dtype == np.float32
-    assert found.warnings.c_contiguous
+    assert found.flags.c_contiguous
     assert found.tolist() == [[-np.inf, np.inf]] * 3

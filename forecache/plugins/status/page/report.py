@@ -36,7 +36,7 @@ def render_report(found: Mapping[str, Any], *, in_server: bool) -> bytes:
         _versions(found["versions"], name),
         _model(found),
         _measured(found["measurements"]),
-        streams_section(found["streams"]),
+        streams_section(found["streams"], leads_to="" if in_server else None),
         _cost(found),
     )
     links: list[Content] = [tag("a", "status of the server", href="../status"), " · "] if in_server else []

@@ -37,9 +37,11 @@ def _version(row: Mapping[str, Any]) -> list[Content]:
     ]  # fmt: skip
 
 
-def _name(name: str) -> Markup:
-    """A name that leads to its page."""
-    return tag("a", name, href=f"/status/{name}", class_="name")
+def _name(name: str, leads_to: str | None = "status/") -> Markup:
+    """A name that leads to its page, if there is one."""
+    if leads_to is None:
+        return tag("span", name, class_="name")
+    return tag("a", name, href=f"{leads_to}{name}", class_="name")
 
 
 def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
@@ -88,17 +90,18 @@ def workers_section(reader: Mapping[str, Any]) -> Markup:
 _STREAM_STATES = {"runs": "well", "stopped": "warning", "never ran": "warning", "died": "critical"}
 
 
-def streams_section(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+def streams_section(rows: Sequence[Mapping[str, Any]], *, leads_to: str | None = "status/") -> Markup | None:
+    """The streams; `leads_to` is the address of the pages on names, None without them."""
     if not rows:
         return None
     caption = "Streams and the live layers that they feed"
-    shown = table(caption, _STREAM_COLUMNS, map(_stream, rows), right=range(2, 8), long=(8,))
+    shown = table(caption, _STREAM_COLUMNS, [_stream(row, leads_to) for row in rows], right=range(2, 8), long=(8,))
     return section("Streams", "streams", tag("div", shown, class_="card"))
 
 
-def _stream(row: Mapping[str, Any]) -> list[Content]:
+def _stream(row: Mapping[str, Any], leads_to: str | None) -> list[Content]:
     about = f"topic {row['topic']}, engine {row['engine']}, {row['freshness']}"
-    name = [_name(row["name"]), tag("span", about, class_="about")]
+    name = [_name(row["name"], leads_to), tag("span", about, class_="about")]
     colour = "warning" if row["state"] == "runs" and row["not_well"] else _STREAM_STATES[row["state"]]
     layers = [
         tag("span", tag("span", each["store"], class_="name"), " ",
