@@ -1,6 +1,6 @@
 """All that is known of one declaration: its runs, versions, model, drift, quality, cost and alerts, as plain values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -59,7 +59,7 @@ def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime
 def _find(settings: Settings, name: str) -> tuple[str, Any]:
     """The kind of a declaration, and the declaration."""
     project = read_project(settings)
-    kinds = {
+    kinds: dict[str, Mapping[str, Any]] = {
         "pipeline": project.pipelines,
         "real-time model": project.realtime,
         "stream": project.streams,

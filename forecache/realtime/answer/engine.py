@@ -370,8 +370,10 @@ class AnswerEngine:
         if not request.length:
             return empty_answer(request, times, why)
         if only_last:
-            last, own = served.fallbacks[-1], {"fallback_reason": why, "request_id": request.request_id, "times": times}
-            return RequestAnswer(request.items, last.scores(request, self._versions, 0.0, {}), last.name, **own)
+            last = served.fallbacks[-1]
+            answered = RequestAnswer(request.items, last.scores(request, self._versions, 0.0, {}), last.name)
+            answered.fallback_reason, answered.request_id, answered.times = why, request.request_id, times
+            return answered
         began = perf_counter_ns()
         first = choose_fallback(served.costs, served.model_cost, began, clock.until, waiting)
         answered = fallback_answer(request, served.fallbacks[first:], self._versions, time())
