@@ -387,10 +387,8 @@ class AnswerEngine:
 
 def has_time_for_last_only(served: ServedRelease, clock: RequestClock, waiting: int) -> bool:
     """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
-    if served.fallbacks[-1].needs_request:
-        return False
     first = choose_fallback(served.costs, served.model_cost, perf_counter_ns(), clock.until, waiting)
-    return first == len(served.fallbacks) - 1
+    return first == len(served.fallbacks) - 1 and not served.fallbacks[-1].needs_request
 
 
 def _cost_of_model(served: ServedRelease) -> CostEstimate | float:
