@@ -81,7 +81,7 @@ class ProcessExecutor:
         wanted = declared.schedule.as_of_dates(*nights)
         self._run.rebuild = rebuild
         self._carry_out(
-            f"{job}_{declared.name}", nights, lambda: run_declaration(self._run, declared, wanted, trains=_TRAINS[job])
+            f"{declared.name}_{job}", nights, lambda: run_declaration(self._run, declared, wanted, trains=_TRAINS[job])
         )
 
     def _ingest(self, source: Source, days: Nights, *, rebuild: bool) -> None:

@@ -94,7 +94,7 @@ class JobRunner:
         config: dict[str, Any] = {}
         if job == "training" and isinstance(declared, (Pipeline, Realtime)):
             config = {"ops": {declared.training_table: {"config": {"night": nights[1].isoformat()}}}}
-        self.run_job(f"{job}_{declared.name}", nights=nights, config=config, rebuild=rebuild)
+        self.run_job(f"{declared.name}_{job}", nights=nights, config=config, rebuild=rebuild)
 
     def run_job(
         self,

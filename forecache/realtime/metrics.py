@@ -103,7 +103,7 @@ class LogCounters(_NamedCells):
 
 _OWN = (
     *(f"answered_by_{name}" for name in ANSWERED_BY),
-    *(f"why_{reason}" for reason in REASONS),
+    *(f"reason_{reason}" for reason in REASONS),
     *(f"stage_{stage}" for stage in STAGES),
     "answers", "in_time", "late", "flagged", "seconds", "release", "live", "in_loop",
     "swaps", "swap_failures", "p99_us", "damaged",
@@ -150,7 +150,7 @@ class ModelCells:
             for name in answered.item_answered_by:
                 cells[CELL[f"answered_by_{name}"]] += 1
         if answered.fallback_reason:
-            cells[CELL[f"why_{answered.fallback_reason}"]] += 1
+            cells[CELL[f"reason_{answered.fallback_reason}"]] += 1
         cells[_IN_TIME] += not (answered.fallback_reason or late)
         cells[_LATE] += late
         cells[_FLAGGED] += bool(answered.warnings)

@@ -218,7 +218,7 @@ def test_a_look_at_a_store_that_has_not_changed_reads_no_more_than_the_pointer(
         store.move(store.pointer().block({1: "for the test"}))
         opened._poll(run_at_once)
         states = [row["state"] for row in orjson.loads(opened.history["churn"])["versions"]]
-        assert states[1] == ["quarantined"]
+        assert states[1] == ["blocked"]
 
 
 @pytest.mark.parametrize("what", ["segments/*-base-*/000.mdb", "segments/*-delta-*/000.mdb", "filters/*.bin"])

@@ -92,7 +92,7 @@ def test_rollback_pin_and_new_pipelines_are_followed(settings: Settings) -> None
         store.pin(1)
         assert eventually(lambda: served(reader) == 1)
         history = httpx.get(f"{reader.url}/versions/churn").json()["versions"]
-        assert [row["state"] for row in history] == [["quarantined"], ["current"], ["serving", "pinned"]]
+        assert [row["state"] for row in history] == [["blocked"], ["current"], ["serving", "pinned"]]
         store.unpin()
         assert eventually(lambda: served(reader) == 2)
         assert served(reader, "spend") is None

@@ -127,7 +127,7 @@ def test_a_browser_is_led_to_the_status_and_to_the_interface(reader: RunningRead
 def test_the_page_needs_the_token_that_the_status_needs(settings: Settings, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.json"
     allowed, other = (create_token(tokens, *each)[0] for each in (("ops", ["+metrics"]), ("app", ["churn"])))
-    with running_reader(settings, reader_tokens=tokens, project_part=True) as running:
+    with running_reader(settings, reader_tokens=str(tokens), project_part=True) as running:
         for token, status in ((None, 401), (other, 403), (allowed, 200)):
             headers = {"authorization": f"Bearer {token}"} if token else {}
             assert httpx.get(f"{running.url}/status/churn", headers=headers, timeout=60).status_code == status

@@ -42,7 +42,7 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: ReaderSharedM
         block.observe(300_000)
         for name, number in (
             ("answered_by_model", 9),
-            ("why_deadline", 1),
+            ("reason_deadline", 1),
             ("stage_model", 200_000),
             ("in_time", 1),
             ("late", 2),

@@ -90,7 +90,7 @@ class PathBelow:
 
 @dataclass(frozen=True)
 class VersionedFolder(Generic[P]):
-    """Paths of one folder. A kind of folders says how its versions are named, quarantined and removed."""
+    """Paths of one folder. A kind of folders says how its versions are named, blocked and removed."""
 
     root: Path
     pointer_type: ClassVar[Any]  # a `type[P]`

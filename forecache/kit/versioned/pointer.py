@@ -111,7 +111,7 @@ def pointer_problem(folder: VersionedFolder[P]) -> str:
 
 
 def earlier_versions(folder: VersionedFolder[P], pointer: P, *, than: int | None) -> Iterator[int]:
-    """The versions before `than` that are not quarantined, the newest first; none if `than` is None."""
+    """The versions before `than` that are not blocked, the newest first; none if `than` is None."""
     for number in reversed(folder.numbers()):
         if number < (than or 0) and not folder.is_blocked(number, pointer):
             yield number

@@ -79,12 +79,12 @@ def file_checksum(path: Path, *, pace: ReadPace | None = None) -> str:
 
 
 def version_state(folder: VersionedFolder[P], number: int, pointer: P | None = None) -> tuple[str, ...]:
-    """The marks of a version: any of "current", "pinned", "quarantined", "open"; by default of the pointer here."""
+    """The marks of a version: any of "current", "pinned", "blocked", "open"; by default of the pointer here."""
     pointer = read_pointer(folder) if pointer is None else pointer
     marks = {
         "current": pointer.current == number,
         "pinned": pointer.pinned == number,
-        "quarantined": folder.is_blocked(number, pointer),
+        "blocked": folder.is_blocked(number, pointer),
         "open": is_open(folder, number),
     }
     return tuple(name for name, holds in marks.items() if holds)

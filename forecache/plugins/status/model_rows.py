@@ -35,7 +35,7 @@ from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.worker_metrics import WorkerMetrics
 
-_OWN = (*(f"answered_by_{name}" for name in ANSWERED_BY), *(f"why_{why}" for why in REASONS),
+_OWN = (*(f"answered_by_{name}" for name in ANSWERED_BY), *(f"reason_{why}" for why in REASONS),
         *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip
 _CACHE = ("cache_hits", "cache_joined", "cache_misses")
 _NAMES = (*_OWN, *_CACHE)
@@ -99,7 +99,7 @@ def _recent_answers(history: History, name: str) -> dict[str, Any]:
         "answered_by_counts": {
             name: counts[f"answered_by_{name}"] for name in ANSWERED_BY if counts[f"answered_by_{name}"]
         },
-        "fallback_reasons": {why: counts[f"why_{why}"] for why in REASONS if counts[f"why_{why}"]},
+        "fallback_reasons": {why: counts[f"reason_{why}"] for why in REASONS if counts[f"reason_{why}"]},
         "stages_us": {
             stage: round(counts[f"stage_{stage}"] / 1e3 / answers, 1) if answers else 0.0 for stage in STAGES
         },

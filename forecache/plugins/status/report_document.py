@@ -85,11 +85,11 @@ def _versions(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
     if not (settings.store_path / name).is_dir():
         return
     store = open_store(settings, name)
-    blocked = store.blocked_versions()
+    blocked, serving = store.blocked_versions(), store.pointer().serving
     for manifest in reversed(store.versions()):
         yield {
             "version": manifest.version,
-            "state": list(store.state(manifest.version)),
+            "state": ["serving"] * (manifest.version == serving) + list(store.state(manifest.version)),
             "blocked_as": blocked.get(manifest.version, ""),
             "as_of": manifest.as_of,
             "keys": manifest.rows,
