@@ -85,6 +85,7 @@ TOPICS = (
     Topic("Batch scoring without a JVM", "scoring", "arrow", "`score"),
     Topic("Features of 50 keys as a matrix", "realtime", "lookup", ".*, median", less_is_better=True),
     Topic("Ranking 50 candidates in real time", "realtime", "network", "Requests per second at p99"),
+    Topic("The same release in BentoML", "realtime", "bento", "Requests per second"),
     Topic("Overload of a real-time model", "realtime", "overload",
           ".* times the best rate: answers wholly|.*, 10 times the best rate: requests (accepted|neither)",
           is_contest=False),
@@ -166,7 +167,7 @@ def direction(topic: Topic) -> str:
 
 _WIDTH, _BARS, _LONGEST, _LINE = 720, 300, 310, 20
 _OURS, _THEIRS, _TEXT = "#2f7fb5", "#a8a8a8", "#777777"
-_MOST_CHARS = 46
+_MOST_CHARS = 44
 
 
 def chart(topic: Topic, rows: list[Row]) -> str:

@@ -11,4 +11,5 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_documents_table_is_the_one_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "--markdown"]) == 0
-    assert (ROOT / "docs" / "reference" / "settings.md").read_text().endswith(f"\n\n{capsys.readouterr().out.strip()}\n")
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    assert page.endswith(f"\n\n{capsys.readouterr().out.strip()}\n")
