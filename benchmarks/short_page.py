@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
 from typing import Any
@@ -13,6 +13,8 @@ from _common.rows import NEVER, Row, markdown, number, ratio_text
 MOST_ROWS = 5
 HEADS = ["What", "Forecache", "Peer", "Times better"]
 HEADS_ALONE = ["What", "Forecache", "Beside"]
+_NOTES = re.compile(r" \(ratio: [^)]*\)|, (CPU )?(s|MB|GB)$")
+"""Of a row what its unit says, and how a ratio was taken that is not shown."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Topic:
         what: Pattern that the beginning of `Row.what` matches.
         less_is_better: Whether the smaller figure is the better one, such as a time.
         is_contest: Whether the rows have peers of which one is ahead; else the first rows are shown as they are.
+        peers: Pattern that the beginning of a peer's name matches.
     """
 
     title: str
@@ -31,6 +34,7 @@ class Topic:
     what: str
     less_is_better: bool = False
     is_contest: bool = True
+    peers: str = ""
 
     @property
     def file_name(self) -> str:
@@ -43,7 +47,11 @@ class Topic:
 
     def matching(self, rows: Iterable[Row]) -> list[Row]:
         """Its rows, of a contest those with a peer, the strongest peer first."""
-        found = [row for row in rows if re.match(self.what, row.what) and row.ours.median < NEVER]
+        found = [
+            replace(row, what=_NOTES.sub("", row.what))
+            for row in rows
+            if re.match(self.what, row.what) and re.match(self.peers, row.peer) and row.ours.median < NEVER
+        ]
         if not self.is_contest:
             return found
         return sorted((row for row in found if row.theirs is not None), key=self.times_better)
@@ -77,6 +85,7 @@ TOPICS = (
     Topic("Batch scoring without a JVM", "scoring", "arrow", "`score"),
     Topic("Features of 50 keys as a matrix", "realtime", "lookup", ".*, median", less_is_better=True),
     Topic("Ranking 50 candidates in real time", "realtime", "network", "Requests per second at p99"),
+    Topic("The same release in BentoML", "realtime", "bento", "Requests per second"),
     Topic("Overload of a real-time model", "realtime", "overload",
           ".* times the best rate: answers wholly|.*, 10 times the best rate: requests (accepted|neither)",
           is_contest=False),
@@ -87,7 +96,8 @@ TOPICS = (
     Topic("From an event to its answer", "stream", "event",
           "From an event|The same, p99|The same, the longest|Events that are", is_contest=False),
     Topic("Training samples from a Delta table", "training", "reading", "rows streamed .* 2 cores"),
-    Topic("Quality of recommendations, MovieLens 100k", "recommend", "movielens", "nDCG@10 of EASE"),
+    Topic("Quality of the recommender EASE", "recommend", "movielens", "nDCG@10 of EASE",
+          peers="(?!Forecache|two towers)"),
     Topic("Quality of the demo's models", "demo", "demo",
           "(churn|spend), test split: `(roc_auc|mae|rmse|r2|spearman)`", is_contest=False),
 )  # fmt: skip
@@ -101,42 +111,54 @@ def topic_parts(topic: Topic, title: str, section: dict[str, Any] | None, rows: 
         rows: All rows of the section.
         charts: Folder of the charts, relative to the page.
     """
-    found = topic.matching(rows)
+    found, title = topic.matching(rows), f"{title[0].upper()}{title[1:]}"
     if section is None or not found:
         return [f"## {topic.title}", f"{title}. Not measured: `{topic.command}` measures it."]
     shown, warnings = found[:MOST_ROWS], machine.warnings(topic.section, section)
-    parts = [f"## {topic.title}", f"{verdict(topic, found)}{title}: `{topic.command}`."]
+    parts = [f"## {topic.title}"]
     if topic.is_contest:
-        parts.append(markdown(HEADS, (_cells(topic, row) for row in shown)))
+        parts += [verdict(topic, found), _contest(topic, shown)]
         parts.append(f"![{topic.title}: {direction(topic)}]({charts}/{topic.file_name})")
     else:
-        parts.append(markdown(HEADS_ALONE, (row.cells(spread=False)[:3] for row in shown)))
-    return [*parts, " ".join([machine.line_of(section), *(f"**{line}**" for line in warnings)])]
+        parts.append(_alone(shown))
+    moment = machine.moments_of(section)[0]
+    where = f"commit {moment['commit']}, {moment['at'][:10]}, {moment['cores']} cores, {moment['processor']}"
+    return [*parts, " ".join([f"{title}: `{topic.command}`, {where}.", *(f"**{line}**" for line in warnings)])]
 
 
-def _cells(topic: Topic, row: Row) -> list[str]:
-    times = topic.times_better(row)
-    return [*row.cells(spread=False)[:3], ratio_text(times) + (" (the peer is better)" if times < 1 else "")]
+def _contest(topic: Topic, rows: list[Row]) -> str:
+    """A table of peers. What was measured stands in its head if it is the same in all rows."""
+    lines = []
+    for row in rows:
+        what, ours, peer, _ = row.cells(spread=False)
+        times = topic.times_better(row)
+        lines.append([what, ours, peer, ratio_text(times) + (" (the peer is better)" if times < 1 else "")])
+    if len({(what, ours) for what, ours, _, _ in lines}) == 1:
+        return markdown([f"{lines[0][0]}: {lines[0][1]}", HEADS[-1]], (line[2:] for line in lines))
+    return markdown(HEADS, lines)
+
+
+def _alone(rows: list[Row]) -> str:
+    lines = [row.cells(spread=False)[:3] for row in rows]
+    columns = 3 if any(line[2] for line in lines) else 2
+    return markdown(HEADS_ALONE[:columns], (line[:columns] for line in lines))
 
 
 def verdict(topic: Topic, found: list[Row]) -> str:
     """Who is ahead, in a sentence."""
-    if not topic.is_contest:
-        return ""
     times = [topic.times_better(row) for row in found]
-    ahead = [row.peer for row, each in zip(found, times, strict=True) if each < 1]
+    ahead = list(dict.fromkeys(row.peer for row, each in zip(found, times, strict=True) if each < 1))
+    of = "all comparisons" if len(found) > 2 else "both comparisons"
     if len(found) == 1:
         said = f"{'The peer' if ahead else 'Forecache'} is better."
-    elif not ahead:
-        said = f"Forecache is better in all {len(found)} comparisons, "
-        said += f"by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
+    elif times[0] >= 1:
+        said = f"Forecache is better in {of}, by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
+    elif times[-1] < 1:
+        said = f"**The peer is better in {of}.**"
     else:
-        names = "; ".join(dict.fromkeys(ahead))
-        said = f"Forecache is better in {len(found) - len(ahead)} of {len(found)} comparisons. "
-        said += f"**Better than Forecache: {names}.**"
-    if len(found) > MOST_ROWS:
-        said += f" The table has the {MOST_ROWS} strongest peers."
-    return f"{said} "
+        better = sum(each >= 1 for each in times)
+        said = f"Forecache is better in {better} of {len(found)} comparisons. **Better peers: {'; '.join(ahead)}.**"
+    return f"{said} The table has the {MOST_ROWS} strongest peers." if len(found) > MOST_ROWS else said
 
 
 def direction(topic: Topic) -> str:
@@ -145,7 +167,7 @@ def direction(topic: Topic) -> str:
 
 _WIDTH, _BARS, _LONGEST, _LINE = 720, 300, 310, 20
 _OURS, _THEIRS, _TEXT = "#2f7fb5", "#a8a8a8", "#777777"
-_MOST_CHARS = 46
+_MOST_CHARS = 44
 
 
 def chart(topic: Topic, rows: list[Row]) -> str:
