@@ -227,10 +227,10 @@ def test_the_openapi_document_has_the_request_of_each_model(reader: RunningReade
 
 
 def test_every_answer_is_counted_by_its_fallbacks_and_stages(reader: RunningReader) -> None:
-    before = [counted(reader, name) for name in ('items_total{model="fraud",answered_by="model"', "answers_total")]
+    before = [counted(reader, name) for name in ('items_total{answered_by="model",model="fraud"', "answers_total")]
     for _ in range(3):
         ask(reader, b'{"household_id":2,"amount":1.0}', "fraud")
-    after = [counted(reader, name) for name in ('items_total{model="fraud",answered_by="model"', "answers_total")]
+    after = [counted(reader, name) for name in ('items_total{answered_by="model",model="fraud"', "answers_total")]
     assert [new - old for old, new in zip(before, after, strict=True)] == [3, 3]
     assert counted(reader, 'stage_seconds_total{model="fraud",stage="lookup"') > 0
 

@@ -292,7 +292,7 @@ def test_nothing_was_lost(served: Served) -> None:
         assert eventually(all_there)
         assert served.counted("rows_committed_total", model=name) == taken
         assert served.counted("spool_bytes", model=name) == 0
-        assert served.counted("commits_total", model=name) > 0
+    assert served.counted("commits_total") > 0, "the reader's own; some rows may have been committed here first"
 
 
 @pytest.mark.parametrize("name", ["ranking", "aside", "trees"])
