@@ -96,7 +96,10 @@ PLUGINS = {
             "load_skops": "skops_files:load_skops",
         }
     ),
-    "explain": Plugin(commands={"explain": ("command:explain", "Follow an answer back to its data, model and code.")}),
+    "explain": Plugin(
+        commands={"explain": ("command:explain", "Follow an answer back to its data, model and code.")},
+        hooks={"find_explanation": "command:find_explanation"},
+    ),
     "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(
         commands={"features": ("command:features", "Features of any table of keys and times, as known then.")},

@@ -15,6 +15,7 @@ from forecache.declare.models.applied import SqlModel
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.sources.column import Column, check_key_type
 from forecache.declare.sources.source import Source
+from forecache.declare.summary import declaration_html
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,9 @@ class Stream:
         owner = f"Stream {self.name!r}"
         check_fields(owner, self)
         check_stream(owner, self)
+
+    def _repr_html_(self) -> str:
+        return declaration_html(self)
 
     @property
     def table(self) -> str:

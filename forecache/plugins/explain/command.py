@@ -48,30 +48,46 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     For a real-time model, it shows the logged answer to REQUEST_ID: its release, what answered, times and store
     versions, the features as the model got them, what each contributed, and what the same request would get today.
     """
-    from forecache.declare import FeatureView, Pipeline
-
     current = settings()
     if _is_realtime(current, name):
         if version is not None:
             raise click.UsageError(f"{name} is a real-time model: --version is of pipelines. Leave it out.")
-        from forecache.plugins.explain.explain import explain_answer
-
-        found = explain_answer(current, name, key, item=item, day=day)
+        found = find_explanation(current, name, key, item=item, day=day)
         show(found, lambda: show_explained_answer(found, most=most))
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --date are of those. Leave them out.")
-    if is_stream_only(current, name):
-        chain = trace_stream(current, name, key)
-    else:
-        served = find_published(current, name, or_model=True)
-        if isinstance(served, FeatureView):
-            chain = trace_view(current, served, key, version=version)
-        elif isinstance(served, Pipeline):
-            chain = trace(current, served, key, version=version)
-        else:
-            chain = trace_list(current, served, key, version=version)
+    chain = find_explanation(current, name, key, version=version)
     show(chain, lambda: make_console().print(_chain_tree(name, chain)))
+
+
+def find_explanation(
+    current: "Settings",
+    name: str,
+    key: str,
+    *,
+    version: int | None = None,
+    item: str | None = None,
+    day: date | None = None,
+) -> dict[str, Any]:
+    """What led to an answer, as JSON values: of a real-time model as `explain_answer`, else a chain as of `trace`.
+
+    `item` and `day` are of real-time models, `version` is of all others.
+    """
+    from forecache.declare import FeatureView, Pipeline
+
+    if _is_realtime(current, name):
+        from forecache.plugins.explain.explain import explain_answer
+
+        return explain_answer(current, name, key, item=item, day=day)
+    if is_stream_only(current, name):
+        return trace_stream(current, name, key)
+    served = find_published(current, name, or_model=True)
+    if isinstance(served, FeatureView):
+        return trace_view(current, served, key, version=version)
+    if isinstance(served, Pipeline):
+        return trace(current, served, key, version=version)
+    return trace_list(current, served, key, version=version)
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
