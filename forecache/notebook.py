@@ -38,7 +38,7 @@ def predictions(name: str, *, date: Date | None = None, settings: Settings | Non
     declared = load_served(current, name)
     if isinstance(declared, FeatureView):
         raise InputError(f"{name!r} is a feature view.", remedy=f"`forecache.features({name!r})` gives its rows.")
-    return _read_date(current, name, declared.served_table, date, what="predictions")
+    return read_date(current, name, declared.served_table, date, what="predictions")
 
 
 def features(name: str, *, date: Date | None = None, settings: Settings | None = None) -> Frame:
@@ -57,7 +57,7 @@ def features(name: str, *, date: Date | None = None, settings: Settings | None =
         )
     found = declared[name]
     columns = (*found.key, AS_OF, *found.feature_names)
-    return _read_date(current, name, found.feature_table, date, what="features", columns=columns)
+    return read_date(current, name, found.feature_table, date, what="features", columns=columns)
 
 
 def training_set(name: str, *, version: int | None = None, settings: Settings | None = None) -> Frame:
@@ -143,7 +143,7 @@ def model(name: str, *, settings: Settings | None = None) -> "ModelVersion":
 
 
 class Explanation(dict[str, Any]):
-    """What led to an answer: by link its version, rows, events and model, with the keys of `forecache explain --json`."""
+    """What led to an answer: version, rows, events and model, by the names that `forecache explain --json` has."""
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {line}" for name, link in self.items() for line in _lines(link))
@@ -178,7 +178,7 @@ def _lines(link: Any) -> Iterator[str]:
             yield value_text(each)
 
 
-def _read_date(
+def read_date(
     settings: Settings, name: str, table: str, date: Date | None, *, what: str, columns: tuple[str, ...] = ()
 ) -> Frame:
     """The rows of one as-of date of a table, of which only that date's files are read, at the newest version."""
@@ -190,7 +190,7 @@ def _read_date(
 
     delta = open_if_exists(settings, table)
     there = [] if delta is None else sorted(group_by_partition(active_files(delta), AS_OF))
-    day = max(there, default="") if date is None else _read_day(date).isoformat()
+    day = max(there, default="") if date is None else read_day(date).isoformat()
     if delta is None or day not in there:
         known = f"There are {len(there)} dates, from {there[0]} to {there[-1]}. " if there else ""
         missing = f"{what} of {name!r}" + (f" for {day}" if there and day else " yet")
@@ -205,7 +205,7 @@ def _read_date(
     return Frame(rows, table=table, version=delta.version(), date=of_day)
 
 
-def _read_day(date: Date) -> datetime.date:
+def read_day(date: Date) -> datetime.date:
     if isinstance(date, datetime.datetime):
         return date.date()
     try:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pyarrow as pa
 
 from forecache.base.errors import InputError
-from forecache.declare import Feature, Pipeline
+from forecache.declare import Pipeline
 from forecache.lake.provenance import Stamp
-from forecache.lake.stored_features import embed_texts, stored_type
+from forecache.lake.stored_features import store_column
 from forecache.models.inference.kernel import score_values
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import known_outputs
@@ -50,7 +50,7 @@ def predict_rows(
     found = []
     for first in range(0, rows.num_rows, _BATCH_ROWS):
         some = rows.slice(first, _BATCH_ROWS).combine_chunks()
-        features = [_stored_column(by_name[name], some, pipeline.name) for name in inputs]
+        features = [store_column(by_name[name], _array_of(some, name), pipeline.name) for name in inputs]
         keys = [_array_of(some, name) for name in key] or [pa.nulls(some.num_rows, _ROW.type)]
         values = score_values(kernel, spec, features, layout.outputs)
         found.append(prediction_rows(layout, keys, values, stamp, -1, schema))
@@ -62,17 +62,3 @@ def predict_rows(
 def _array_of(rows: pa.Table, name: str) -> pa.Array:
     column = rows.column(name).combine_chunks()
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _stored_column(feature: Feature, rows: pa.Table, owner: str) -> pa.Array:
-    """A feature in its type in the feature table."""
-    column = _array_of(rows, feature.name)
-    if feature.type == "text" and not pa.types.is_list(column.type) and not pa.types.is_fixed_size_list(column.type):
-        return embed_texts(feature, owner)(column.cast(pa.string()))
-    try:
-        return column.cast(stored_type(feature), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise InputError(
-            f"The column {feature.name!r} of the rows is {column.type}, and the feature is a {feature.type}.",
-            remedy="Give it as the feature table has it.",
-        ) from None
