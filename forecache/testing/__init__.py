@@ -1,8 +1,8 @@
 """Helpers for the tests and demos of a project.
 
 For tests: the parts of a declaration on small frames (`features`, `labels`, `gate` and `answers` of a pipeline,
-`transform` and `answer` of a real-time model), rows of SQL. For both: a Spark session, demo data, a reader as a process,
-pages.
+`transform` and `answer` of a real-time model), and rows of SQL. For both: a Spark session, demo data, a reader as a
+process, pages.
 
 A name loads when it is first used.
 """

@@ -77,7 +77,7 @@ def transform(realtime: Realtime, request: Mapping[str, Any], views: Mapping[str
 
 
 def answer(
-    realtime: Realtime, request: Mapping[str, Any], *, views: Mapping[str, Any] | None = None, model: Any = None
+    realtime: Realtime, request: Mapping[str, Any], views: Mapping[str, Any] | None = None, *, model: Any = None
 ) -> dict[str, Any]:
     """The answer that the server would give to a request, as JSON values.
 

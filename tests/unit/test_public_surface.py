@@ -16,19 +16,20 @@ from forecache.base.settings import PROJECT_ROOT
 
 PUBLIC = {
     "forecache": """
-        AS_OF Alert Als Answer AnyOutput AnySource AsyncClient Avro Baseline Boolean Candidates Catalogue CheckError
+        Alert Als Answer AnyOutput AnySource AsyncClient AS_OF Avro Baseline Boolean Candidates Catalogue CheckError
         Classes Client Column ColumnType ConflictError DamagedError Default DotProduct Drift Ease Effect
-        EmbeddedCategories Entities EntitySplit EstimatorModel Examples Expectation Factors Feature FeatureView Features
-        FitRun Fitted ForecacheError Frame FunctionModel Gate Guards Habits InputError Json Label Labelled Precomputed Live
-        LiveRows Log Lookup Mailing Metric NotEverywhereError NotFoundError NotYetError OrderGiven Outcome Output
-        PROVENANCE_COLUMNS Pipeline PipelinesFailedError Popularity Project Publish Quantiles Query RankingGate Realtime
-        RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField Retraining Rollout Rows
-        SOURCE_COLUMNS Schedule Segment Served Settings SettingsError Snapshot Source SqlModel StageResult Static Store
-        Stored Stream StreamDay Structs Subject Table TableSource Task Text ToTopic Topic TorchModel Trainable Training
-        TwoTowers UnavailableError UnreachableError Vector Where Window WithFallback encode_columns encode_key expect
-        explain features features_of historical_features load_pipeline load_pipelines load_realtime load_served load_settings load_stream
-        model notify open_dataset open_store open_table order_of prediction_drift predictions publish query read_encoding
-        read_log read_project run_night score score_nights score_shadow scores_of scoring_udf sql training_set __version__
+        EmbeddedCategories encode_columns encode_key Entities EntitySplit EstimatorModel Examples expect Expectation
+        explain Factors Feature Features features features_of FeatureView FitRun Fitted ForecacheError Frame
+        FunctionModel Gate Guards Habits historical_features InputError Json Label Labelled Live LiveRows
+        load_pipeline load_pipelines load_realtime load_served load_settings load_stream Log Lookup Mailing Metric
+        model NotEverywhereError NotFoundError notify NotYetError open_dataset open_store open_table OrderGiven
+        order_of Outcome Output Pipeline PipelinesFailedError Popularity Precomputed predictions prediction_drift
+        Project PROVENANCE_COLUMNS Publish publish Quantiles Query query RankingGate read_encoding read_log
+        read_project Realtime RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField
+        Retraining Rollout Rows run_night Schedule score scores_of score_nights score_shadow scoring_udf Segment
+        Served Settings SettingsError Snapshot Source SOURCE_COLUMNS sql SqlModel StageResult Static Store Stored
+        Stream StreamDay Structs Subject Table TableSource Task Text Topic TorchModel ToTopic Trainable Training
+        training_set TwoTowers UnavailableError UnreachableError Vector Where Window WithFallback __version__
     """,
     "forecache.testing": """
         ACCENT MUTED ReaderProcess SECOND StreamState answer answers features gate labels land_demo_data make_page
