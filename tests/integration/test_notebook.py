@@ -1,6 +1,9 @@
 """Tables, scores and explanations by name in Python, and a project's parts on small frames, beside a nightly run."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,7 +19,7 @@ from windowed_project.pipelines.spend import CUSTOMER, HABITS, spend
 import forecache as fc
 from forecache import testing
 from forecache.base.errors import InputError, NotFoundError
-from forecache.base.settings import Settings, load_settings
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.models.registry.gate.verdicts import load_verdict
 from forecache.models.registry.model_versions import verified_folder
@@ -257,3 +260,20 @@ def test_no_lake_of_the_environment_is_touched(tmp_path: Path, monkeypatch: pyte
         {"customer": 7, "as_of": LAST, "spent_1d": 1.5, "spent_3d": 1.5, "spent_7d": 1.5, "purchases": 1.0, "most": 1.5}
     ]
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_notebook_of_the_pages_runs_in_a_new_project(tmp_path: Path) -> None:
+    page = tmp_path / "notebook.md"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "notebook.py"), str(page)]
+    done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = page.read_text()
+    told = (
+        "('predictions_returns', 0, datetime.date(2026, 2, 28)",
+        "Pipeline returns</caption>",
+        "Model returns 1</caption>",
+        "[('ann', {'return_probability': 1.0}), ('bob', {'return_probability': 0.03333333507180214})]",
+        "returns 0 passed: roc_auc 1.0000",
+    )
+    assert [each for each in told if each not in text] == []

@@ -141,9 +141,8 @@ def test_a_declaration_is_shown_by_its_facts(declared: Any, told: list[str]) -> 
 
 def test_answers_are_shown_with_where_they_come_from() -> None:
     moment = datetime(2026, 1, 2, tzinfo=timezone.utc)
-    answer = Answer(
-        "<7>", True, {"churn": 0.25}, "precomputed", 3, "churn", 9, date(2026, 1, 1), moment, moment, 90, True
-    )
+    made = ("churn", 9, date(2026, 1, 1), moment, moment)
+    answer = Answer("<7>", True, {"churn": 0.25}, "precomputed", 3, *made, 90, True)
     shown = answer._repr_html_()
     told = ("&lt;7&gt;", "churn: 0.25", "precomputed, store version 3", "churn 9", "2026-01-01", "90 s, stale")
     assert [text for text in told if text not in shown] == []
