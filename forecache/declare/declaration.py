@@ -189,8 +189,7 @@ class Pipeline(Trainable):
         if self.publish is not None:
             self.publish.check_served_fields(owner, self.output_columns)
 
-    def _repr_html_(self) -> str:
-        return declaration_html(self)
+    _repr_html_ = declaration_html
 
     @property
     def feature_table(self) -> str:

@@ -85,8 +85,7 @@ class FeatureView:
         check_publish(owner, self)
         check_live(owner, self)
 
-    def _repr_html_(self) -> str:
-        return declaration_html(self)
+    _repr_html_ = declaration_html
 
     @property
     def feature_columns(self) -> tuple[Feature, ...]:

@@ -264,8 +264,7 @@ class Realtime(Trainable):
         check_fields(self.display_name, self)
         check_realtime(self.display_name, self)
 
-    def _repr_html_(self) -> str:
-        return declaration_html(self)
+    _repr_html_ = declaration_html
 
     @property
     def all_fields(self) -> tuple[RequestField, ...]:

@@ -211,8 +211,7 @@ class Recommender(NightlyDeclaration):
             check_value(owner, what, column, kind is None or kind in types, rule)
         self.publish.check_served_fields(owner, self.output_columns)
 
-    def _repr_html_(self) -> str:
-        return declaration_html(self)
+    _repr_html_ = declaration_html
 
     def _check_second_tables(self, owner: str) -> None:
         fits = self.similar_items is None or self.similar_items <= 1000
