@@ -12,8 +12,10 @@ from forecache.base.display import facts_html, value_text
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, load_settings
+from forecache.base.table_names import unknown_name_error
 from forecache.declare import AS_OF, FeatureView, Pipeline
 from forecache.declare.loading import load_pipeline, load_served, load_trainable, load_trained, read_project
+from forecache.declare.served import PluginTable
 from forecache.lake.frame import Frame, add_columns, read_frame
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ def predictions(name: str, *, date: Date | None = None, settings: Settings | Non
     declared = load_served(current, name)
     if isinstance(declared, FeatureView):
         raise InputError(f"{name!r} is a feature view.", remedy=f"`forecache.features({name!r})` gives its rows.")
-    return read_date(current, name, declared.served_table, date, what="predictions")
+    run = declared.maker.name if isinstance(declared, PluginTable) else name
+    return _read_date(current, declared.served_table, date, what=f"predictions of {name!r}", run=run)
 
 
 def features(name: str, *, date: Date | None = None, settings: Settings | None = None) -> Frame:
@@ -46,18 +49,22 @@ def features(name: str, *, date: Date | None = None, settings: Settings | None =
     current = settings or load_settings()
     project = read_project(current)
     declared: dict[str, FeatureView | Pipeline] = {**project.views}
+    users: dict[str, str] = {}
     for each in (*project.pipelines.values(), *project.realtime.values()):
         declared |= {view.name: view for view in each.views}
+        users |= {view.name: each.name for view in each.views}
     declared |= project.pipelines
     if name not in declared:
+        if name not in project.publishable and not project.broken:
+            raise unknown_name_error(name, "feature view or pipeline", declared, where=current.project)
         other = load_served(current, name)
         raise InputError(
             f"{other.name!r} is a recommender: it has no features.",
             remedy=f"`forecache.predictions({name!r})` gives its lists.",
         )
-    found = declared[name]
+    found, run = declared[name], name if name in project.nightly else users[name]
     columns = (*found.key, AS_OF, *found.feature_names)
-    return read_date(current, name, found.feature_table, date, what="features", columns=columns)
+    return _read_date(current, found.feature_table, date, columns=columns, what=f"features of {name!r}", run=run)
 
 
 def training_set(name: str, *, version: int | None = None, settings: Settings | None = None) -> Frame:
@@ -70,7 +77,9 @@ def training_set(name: str, *, version: int | None = None, settings: Settings | 
         NotFoundError: Nothing has that name, or there is no training set, or not that version.
         InputError: Its model is not trained here.
     """
+    from forecache.kit.delta.damage import as_damaged_error
     from forecache.kit.delta.dataset import open_dataset
+    from forecache.kit.delta.errors import translate_errors
     from forecache.kit.delta.log import open_if_exists
     from forecache.kit.delta.tables import open_table
 
@@ -81,7 +90,8 @@ def training_set(name: str, *, version: int | None = None, settings: Settings | 
             f"{declared.display_name} has no training set yet.", remedy=f"`forecache train {name}` builds it."
         )
     delta = open_table(current, declared.training_table, version=version)
-    return Frame(open_dataset(delta).to_table(), table=declared.training_table, version=delta.version())
+    with translate_errors(as_damaged_error):
+        return Frame(open_dataset(delta).to_table(), table=declared.training_table, version=delta.version())
 
 
 def sql(statement: str, *, settings: Settings | None = None) -> Frame:
@@ -178,14 +188,19 @@ def _lines(link: Any) -> Iterator[str]:
             yield value_text(each)
 
 
-def read_date(
-    settings: Settings, name: str, table: str, date: Date | None, *, what: str, columns: tuple[str, ...] = ()
+def _read_date(
+    settings: Settings, table: str, date: Date | None, *, what: str, run: str, columns: tuple[str, ...] = ()
 ) -> Frame:
-    """The rows of one as-of date of a table, of which only that date's files are read, at the newest version."""
+    """The rows of one as-of date of a table, of which only that date's files are read, at the newest version.
+
+    `what` are the rows in a message, and `run` is the name whose run makes them.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from forecache.kit.delta.damage import as_damaged_error
     from forecache.kit.delta.dataset import open_dataset
+    from forecache.kit.delta.errors import translate_errors
     from forecache.kit.delta.log import active_files, group_by_partition, open_if_exists
 
     delta = open_if_exists(settings, table)
@@ -193,15 +208,16 @@ def read_date(
     day = max(there, default="") if date is None else read_day(date).isoformat()
     if delta is None or day not in there:
         known = f"There are {len(there)} dates, from {there[0]} to {there[-1]}. " if there else ""
-        missing = f"{what} of {name!r}" + (f" for {day}" if there and day else " yet")
-        run = f"`forecache run {name}{f' --date {day}' if day else ''}`"
-        raise NotFoundError(f"There are no {missing}.", remedy=f"{known}{run} makes them.")
+        missing = f"{what} for {day}" if there else f"{what} yet"
+        raise NotFoundError(
+            f"There are no {missing}.",
+            remedy=f"{known}`forecache run {run}{f' --date {day}' if day else ''}` makes them.",
+        )
     dataset = open_dataset(delta, partitions=[(AS_OF, "=", day)])
     of_day = datetime.date.fromisoformat(day)
-    rows = dataset.to_table(
-        [column for column in columns or dataset.schema.names if column in dataset.schema.names],
-        filter=pc.field(AS_OF) == pa.scalar(of_day),
-    )
+    chosen = [name for name in columns or dataset.schema.names if name in dataset.schema.names]
+    with translate_errors(as_damaged_error):
+        rows = dataset.to_table(chosen, filter=pc.field(AS_OF) == pa.scalar(of_day))
     return Frame(rows, table=table, version=delta.version(), date=of_day)
 
 

@@ -31,7 +31,7 @@ from forecache.models.registry.gate.examples import SplitExamples
 from forecache.models.registry.gate.gate_checks import check_scores
 from forecache.models.registry.gate.metric_judge import judge_of, score_baselines
 from forecache.models.registry.gate.verdicts import GateVerdict
-from forecache.notebook import Date, read_date, read_day
+from forecache.notebook import Date, read_day
 from forecache.scoring.frame_scores import predict_rows
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import encode_key, open_store, publish
@@ -61,8 +61,8 @@ def features(declared: Pipeline | FeatureView, rows: Mapping[str, Any], *, date:
         else:
             build_view(settings, given, [day])
         columns = (*given.key, AS_OF, *given.feature_names)
-        found = read_date(settings, given.name, given.feature_table, day, what="features", columns=columns)
-        return Frame(_sort_rows(found.to_arrow(), given.key), date=day)
+        found = open_dataset(open_table(settings, given.feature_table)).to_table(list(columns))
+        return Frame(_sort_rows(found, given.key), date=day)
 
 
 def labels(pipeline: Pipeline, rows: Mapping[str, Any], *, date: Date) -> Frame:

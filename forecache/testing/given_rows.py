@@ -16,6 +16,7 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import AS_OF, SOURCE_COLUMNS, known_names_remedy
 from forecache.declare import AnySource, FeatureView, Pipeline, Snapshot, Source, Static, TableSource
+from forecache.declare.as_of import require_as_of, require_within
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import cast_to_delta_types
@@ -45,8 +46,13 @@ def land_rows(settings: Settings, declared: _Declared, rows: Mapping[str, Any], 
     left out are null.
 
     Raises:
-        InputError: There is no such source or column, a value is of another type, or rows would be quarantined.
+        InputError: `day` is no as-of date, there is no such source or column, a value is of another type, or rows would be
+            quarantined.
     """
+    if isinstance(declared, Pipeline):
+        require_as_of(declared, [day])
+    else:
+        require_within(declared, [day])
     by_name = {source.name: source for source in declared.all_sources}
     for name in rows:
         if name not in by_name:

@@ -1,7 +1,6 @@
 """Tables, scores and explanations by name in Python, and a project's parts on small frames, beside a nightly run."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from windowed_project.pipelines.spend import CUSTOMER, HABITS, spend
 
 import forecache as fc
 from forecache import testing
-from forecache.base.errors import InputError, NotFoundError
+from forecache.base.errors import DamagedError, InputError, NotFoundError
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.models.registry.gate.verdicts import load_verdict
 from forecache.models.registry.model_versions import verified_folder
@@ -75,15 +75,17 @@ def test_predictions_are_those_of_the_newest_date_at_the_version_that_the_frame_
 
 
 def test_the_files_of_other_dates_are_not_read(ran: Settings) -> None:
-    other = Path(ran.lake_uri) / "predictions_spend" / f"as_of={BEFORE}"
-    away = ran.home_path / "away"
-    shutil.move(other, away)
+    files = group_by_partition(active_files(open_table(ran, "predictions_spend")), "as_of")[BEFORE.isoformat()]
+    paths = [Path(ran.table_uri("predictions_spend")) / file.path for file in files]
+    for path in paths:
+        path.rename(path.with_suffix(".away"))
     try:
         assert len(fc.predictions("spend", settings=ran)) > 50
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(DamagedError, match="is missing or damaged"):
             fc.predictions("spend", date=BEFORE, settings=ran)
     finally:
-        shutil.move(away, other)
+        for path in paths:
+            path.with_suffix(".away").rename(path)
 
 
 def test_features_of_a_view_and_of_a_pipeline_and_the_training_set_are_read_by_name(ran: Settings) -> None:
