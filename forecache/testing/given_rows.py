@@ -46,8 +46,8 @@ def land_rows(settings: Settings, declared: _Declared, rows: Mapping[str, Any], 
     left out are null.
 
     Raises:
-        InputError: `day` is no as-of date, there is no such source or column, a value is of another type, or rows would be
-            quarantined.
+        InputError: `day` is no as-of date, there is no such source or column, a value is of another type, or rows would
+            be quarantined.
     """
     if isinstance(declared, Pipeline):
         require_as_of(declared, [day])
