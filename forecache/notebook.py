@@ -13,7 +13,7 @@ from forecache.base.errors import InputError, NotFoundError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import unknown_name_error
-from forecache.declare import AS_OF, FeatureView, Pipeline
+from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime
 from forecache.declare.loading import load_pipeline, load_served, load_trainable, load_trained, read_project
 from forecache.declare.served import PluginTable
 from forecache.lake.frame import Frame, add_columns, read_frame
@@ -49,10 +49,9 @@ def features(name: str, *, date: Date | None = None, settings: Settings | None =
     current = settings or load_settings()
     project = read_project(current)
     declared: dict[str, FeatureView | Pipeline] = {**project.views}
-    users: dict[str, str] = {}
-    for each in (*project.pipelines.values(), *project.realtime.values()):
-        declared |= {view.name: view for view in each.views}
-        users |= {view.name: each.name for view in each.views}
+    builders: list[Pipeline | Realtime] = [*project.pipelines.values(), *project.realtime.values()]
+    built_by = {view.name: each.name for each in builders for view in each.views}
+    declared |= {view.name: view for each in builders for view in each.views}
     declared |= project.pipelines
     if name not in declared:
         if name not in project.publishable and not project.broken:
@@ -62,7 +61,7 @@ def features(name: str, *, date: Date | None = None, settings: Settings | None =
             f"{other.name!r} is a recommender: it has no features.",
             remedy=f"`forecache.predictions({name!r})` gives its lists.",
         )
-    found, run = declared[name], name if name in project.nightly else users[name]
+    found, run = declared[name], name if name in project.nightly else built_by[name]
     columns = (*found.key, AS_OF, *found.feature_names)
     return _read_date(current, found.feature_table, date, columns=columns, what=f"features of {name!r}", run=run)
 

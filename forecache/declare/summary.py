@@ -15,13 +15,16 @@ def declaration_html(declared: Any) -> str:
 
 def declared_facts(declared: Any) -> dict[str, Any]:
     """By name, the facts of a pipeline, feature view, real-time model, stream or recommender, those that it has."""
-    get = lambda name: getattr(declared, name, None)  # noqa: E731
-    features = get("feature_columns")
+
+    def get(name: str) -> Any:
+        return getattr(declared, name, None)
+
+    features, candidates = get("feature_columns"), get("candidates")
     facts: Mapping[str, Any] = {
         "description": get("description"),
         "key": _names(get("key")) if not get("request") else None,
         "request": [_typed(field) for field in get("request") or ()],
-        "candidates": [_typed(field) for field in get("candidates").fields] if get("candidates") else None,
+        "candidates": [_typed(field) for field in candidates.fields] if candidates else None,
         "topic": get("topic") and f"{declared.topic.topic} ({declared.topic.source.name})",
         "sources": [_source_text(source) for source in get("all_sources") or ()],
         "views": _names(view.name for view in get("views") or () if view.name != declared.name),

@@ -55,14 +55,13 @@ def features(declared: Pipeline | FeatureView, rows: Mapping[str, Any], *, date:
     """
     day = read_day(date)
     with temporary_home() as settings:
-        given = land_rows(settings, declared, rows, day)
-        if isinstance(given, Pipeline):
-            build_features(settings, given, [day])
+        if isinstance(declared, Pipeline):
+            build_features(settings, land_rows(settings, declared, rows, day), [day])
         else:
-            build_view(settings, given, [day])
-        columns = (*given.key, AS_OF, *given.feature_names)
-        found = open_dataset(open_table(settings, given.feature_table)).to_table(list(columns))
-        return Frame(_sort_rows(found, given.key), date=day)
+            build_view(settings, land_rows(settings, declared, rows, day), [day])
+        columns = [*declared.key, AS_OF, *declared.feature_names]
+        found = open_dataset(open_table(settings, declared.feature_table)).to_table(columns)
+        return Frame(_sort_rows(found, declared.key), date=day)
 
 
 def labels(pipeline: Pipeline, rows: Mapping[str, Any], *, date: Date) -> Frame:

@@ -17,6 +17,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import AS_OF, SOURCE_COLUMNS, known_names_remedy
 from forecache.declare import AnySource, FeatureView, Pipeline, Snapshot, Source, Static, TableSource
 from forecache.declare.as_of import require_as_of, require_within
+from forecache.declare.sources.source import Missing
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import cast_to_delta_types
@@ -159,5 +160,5 @@ def _write_table(settings: Settings, source: TableSource, rows: pa.Table) -> Tab
     write_deltalake(str(place), cast_to_delta_types(rows))
     is_by_version = isinstance(source.time, Snapshot) and source.time.day is None
     time = Static() if is_by_version else source.time
-    missing = "fail" if isinstance(time, Static) else "last"
+    missing: Missing = "fail" if isinstance(time, Static) else "last"
     return replace(source, uri=str(place), format="delta", time=time, missing=missing)
