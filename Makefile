@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night cluster prove-s3 prove-store prove-cluster figures notebook settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -153,6 +153,9 @@ figures: setup ## Write the figures of README and docs, and benchmarks/results/t
 
 settings-doc: setup ## Print every setting as the table in docs/reference/settings.md
 	@$(BIN)/forecache settings --markdown
+
+notebook: setup ## Execute examples/notebook.py in a new project, and write docs/tutorials/notebook.md with its outputs
+	@$(BIN)/python scripts/notebook.py docs/tutorials/notebook.md
 
 metrics-doc: setup ## Print every metric as the tables in docs/reference/metrics.md
 	@$(BIN)/forecache metrics --glossary

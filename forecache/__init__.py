@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from forecache.base.results import StageResult as StageResult
     from forecache.base.settings import Settings as Settings
     from forecache.base.settings import load_settings as load_settings
+    from forecache.base.version import __version__ as __version__
     from forecache.declare import *  # noqa: F403
     from forecache.declare.loading import read_project as read_project
     from forecache.declare.project import Project as Project
@@ -34,8 +35,16 @@ if TYPE_CHECKING:
     from forecache.declare.realtime.request_rows import scores_of as scores_of
     from forecache.kit.delta.dataset import open_dataset as open_dataset
     from forecache.kit.delta.tables import open_table as open_table
+    from forecache.lake.frame import Frame as Frame
     from forecache.lake.query import query as query
     from forecache.models.inference.encoding import read_encoding as read_encoding
+    from forecache.notebook import explain as explain
+    from forecache.notebook import features as features
+    from forecache.notebook import model as model
+    from forecache.notebook import predictions as predictions
+    from forecache.notebook import score as score
+    from forecache.notebook import sql as sql
+    from forecache.notebook import training_set as training_set
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.challengers.shadow import score_shadow as score_shadow
     from forecache.plugins.drift.prediction_drift import prediction_drift as prediction_drift
@@ -57,7 +66,7 @@ if TYPE_CHECKING:
     from forecache.plugins.torch.worker.network import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
     from forecache.runs import run_night as run_night
-    from forecache.scoring.run import score as score
+    from forecache.scoring.run import score_nights as score_nights
     from forecache.scoring.udf import scoring_udf as scoring_udf
     from forecache.serve.reader.client import AsyncClient as AsyncClient
     from forecache.serve.reader.client import Client as Client
@@ -85,7 +94,9 @@ _PUBLIC = {
     "forecache.kit.delta.dataset": "open_dataset",
     "forecache.kit.delta.tables": "open_table",
     "forecache.plugins.historical_features.historical": "historical_features",
+    "forecache.lake.frame": "Frame",
     "forecache.lake.query": "query",
+    "forecache.notebook": "explain features model predictions score sql training_set",
     "forecache.plugins.drift.prediction_drift": "prediction_drift",
     "forecache.runs": "run_night",
     "forecache.declare": """
@@ -105,9 +116,10 @@ _PUBLIC = {
     "forecache.realtime.log.read": "read_log",
     "forecache.base.results": "StageResult",
     "forecache.plugins.challengers.shadow": "score_shadow",
-    "forecache.scoring.run": "score",
+    "forecache.scoring.run": "score_nights",
     "forecache.scoring.udf": "scoring_udf",
     "forecache.base.settings": "Settings load_settings",
+    "forecache.base.version": "__version__",
     "forecache.serve.store.keys": "encode_columns encode_key",
     "forecache.serve.store.publishing.publish": "publish",
     "forecache.serve.store.remote_store": "open_store",

@@ -37,7 +37,7 @@ def copy_without(plugin: str, target: Path) -> None:
             shutil.copy(ROOT / name, target / name)
     module = rf"forecache\.plugins\.{plugin}\b"
     own = rf'^ *from {module}.*\n|^ *"{module}[^:]*: ("""[^"]*"""|"[^"]*"),\n'
-    for surface in (target / "forecache/__init__.py", target / "forecache/testing.py"):
+    for surface in (target / "forecache/__init__.py", target / "forecache/testing/__init__.py"):
         surface.write_text(re.sub(own, "", surface.read_text(), flags=re.MULTILINE))
 
 

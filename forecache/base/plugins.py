@@ -99,7 +99,7 @@ PLUGINS = {
     ),
     "explain": Plugin(
         commands={"explain": ("command:explain", "Explain an answer: features, model, data and code.")},
-        hooks={"explained_parts": "command:explained_parts"},
+        hooks={"explained_parts": "command:explained_parts", "find_explanation": "command:find_explanation"},
     ),
     "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(

@@ -32,6 +32,7 @@ from forecache.declare.served import not_published_error
 from forecache.declare.sources.column import check_pipeline_key
 from forecache.declare.sources.source import AnySource, check_first_day
 from forecache.declare.sql.statement import Statement, check_one_computation, compile_entities, compile_label
+from forecache.declare.summary import declaration_html
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -187,6 +188,8 @@ class Pipeline(Trainable):
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         if self.publish is not None:
             self.publish.check_served_fields(owner, self.output_columns)
+
+    _repr_html_ = declaration_html
 
     @property
     def feature_table(self) -> str:

@@ -15,6 +15,7 @@ from forecache.declare.models.applied import SqlModel
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.sources.column import Column, check_key_type
 from forecache.declare.sources.source import Source
+from forecache.declare.summary import declaration_html
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ class Stream:
     keep_features: bool = False
     description: str = ""
     owner: str = ""
+    _repr_html_ = declaration_html
 
     def __post_init__(self) -> None:
         owner = f"Stream {self.name!r}"
@@ -281,9 +283,8 @@ def check_stream(owner: str, stream: Stream) -> None:
     check_least(owner, stream, 1, "shards")
     _check_shards(owner, stream)
     rule = "Without `answers` nothing is answered with features."
-    check_value(
-        owner, "keep_features", stream.keep_features, not stream.keep_features or stream.answers is not None, rule
-    )
+    fits = not stream.keep_features or stream.answers is not None
+    check_value(owner, "keep_features", stream.keep_features, fits, rule)
     columns = [*STREAM_COLUMNS, *(column.name for column in stream.topic.columns), *stream.output_columns]
     check_unique("column", f"{owner}, in its table,", [*columns, *([FEATURES] if stream.keep_features else [])])
     if isinstance(stream.answers, Realtime):
@@ -392,8 +393,7 @@ def _check_pipeline(owner: str, stream: Stream, pipeline: "Pipeline") -> None:
 
 def _check_live_rows(owner: str, stream: Stream, pipeline: "Pipeline") -> None:
     """Refuse `keep_h`: a row that expires before a version has its key would be missing until the next publish."""
-    rows = stream.live_rows
-    if rows is not None and rows.keep_h is not None:
+    if (rows := stream.live_rows) is not None and rows.keep_h is not None:
         raise SettingsError(
             f"{owner} answers by the pipeline {pipeline.name!r} and declares LiveRows(keep_h={rows.keep_h:g}).",
             remedy="Write `LiveRows()`: a row of a pipeline's key stays until all retained versions include it.",

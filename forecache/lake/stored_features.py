@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from forecache.base.errors import InputError
 from forecache.declare import Feature
 from forecache.kit.delta.errors import REFUSED
 from forecache.lake.contracts import function_name
@@ -59,3 +60,19 @@ def hashed_words(size: int) -> Any:
         return counts
 
     return count_hashes
+
+
+def store_column(feature: Feature, column: pa.Array, owner: str) -> pa.Array:
+    """The values of a feature of a declaration in their type in a table; a text may be a text or its vector.
+
+    InputError if they are of a type that cannot be cast to it.
+    """
+    if feature.type == "text" and not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+        return embed_texts(feature, owner)(column.cast(pa.string()))
+    try:
+        return column.cast(stored_type(feature), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise InputError(
+            f"The column {feature.name!r} is {column.type}, and the feature of {owner!r} is a {feature.type}.",
+            remedy="Give it as the feature table has it.",
+        ) from None

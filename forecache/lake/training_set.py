@@ -29,6 +29,7 @@ from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import Schema
     from pyspark.sql import Column, DataFrame, SparkSession
 
 
@@ -130,17 +131,8 @@ def _build(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    computes = [pipeline.entities.compute] if pipeline.entities else []
-    functions = find_spark_functions(pipeline.views, *computes, pipeline.trained_label.compute)
-    last = max(day for split in SPLITS for day in dates[split])
-    engine = decide_engine(settings, needs_spark=functions, rows=count_rows(settings, pipeline.all_sources, last=last))
     details: dict[str, Any] = {}
-    engine.report(details, progress, about=f"training set of {pipeline.name}")
-    if engine.name == "arrow":
-        schema, files = write_labelled_rows(settings, pipeline, dates, pins=pins)
-    else:
-        frame = labelled_frame(engine.session(), settings, pipeline, dates, pins=pins)
-        schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
+    schema, files = write_rows_of_dates(settings, pipeline, dates, pins=pins, details=details, progress=progress)
     written = _read_checked(settings, pipeline, files)
     require_labels(written, pipeline)
     classes = require_classes(written, pipeline) if pipeline.trained_label.kind == "multiclass" else ()
@@ -162,6 +154,28 @@ def _build(
         **pins.details(pipeline.all_sources),
     }
     return StageOutcome(written.num_rows, details, pipeline.training_table, version)
+
+
+def write_rows_of_dates(
+    settings: Settings,
+    pipeline: Pipeline,
+    dates: Mapping[str, Sequence[date]],
+    *,
+    pins: Pins,
+    details: dict[str, Any],
+    progress: Progress = no_progress,
+) -> "tuple[Schema, Sequence[DataFile]]":
+    """Write the features and labels of the dates of each split, by the engine that fits, into files of the training
+    table, which does not have them yet; returns their columns and the files. `details` gets the engine."""
+    computes = [pipeline.entities.compute] if pipeline.entities else []
+    functions = find_spark_functions(pipeline.views, *computes, pipeline.trained_label.compute)
+    last = max(day for split in SPLITS for day in dates[split])
+    engine = decide_engine(settings, needs_spark=functions, rows=count_rows(settings, pipeline.all_sources, last=last))
+    engine.report(details, progress, about=f"training set of {pipeline.name}")
+    if engine.name == "arrow":
+        return write_labelled_rows(settings, pipeline, dates, pins=pins)
+    frame = labelled_frame(engine.session(), settings, pipeline, dates, pins=pins)
+    return write_frame(frame, settings, pipeline.training_table, fit=False)
 
 
 def _label_means(written: "pa.Table", pipeline: Pipeline) -> dict[str, float]:

@@ -135,7 +135,7 @@ def _write_release(
     requests = list(warmup) or [text.encode() for text in recorded_requests(settings, realtime.name)[:_REQUESTS]]
     requests = requests or example_requests(realtime.request, realtime.candidates)
     released = ReleasedModel(model.name, model.version, model.uri, plan.spec)
-    draft = _draft_release(realtime, released, inputs, code_version(settings))
+    draft = draft_release(realtime, released, inputs, code_version(settings))
     progress(f"proving a release of {realtime.name}", 0.5)
     prove_release(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
     bins = next((live_bins(settings, realtime, model) for live_bins in find_hooks("live_bins")), None)
@@ -312,7 +312,8 @@ _DECLARED = (
 """Fields that a release has from its declaration as they are."""
 
 
-def _draft_release(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
+def draft_release(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
+    """A release of a declaration and a model, without a number and files; `code` is the version of the code."""
     lookups = tuple(
         LookupContract(called, each.view.name, by, columns, contract, each.max_age_h, each.view.live is not None)
         for each, (called, by, columns, contract) in zip(realtime.lookups, realtime.contracts, strict=True)

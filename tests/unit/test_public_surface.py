@@ -16,23 +16,24 @@ from forecache.base.settings import PROJECT_ROOT
 
 PUBLIC = {
     "forecache": """
-        AS_OF Alert Als Answer AnyOutput AnySource AsyncClient Avro Baseline Boolean Candidates Catalogue CheckError
+        Alert Als Answer AnyOutput AnySource AsyncClient AS_OF Avro Baseline Boolean Candidates Catalogue CheckError
         Classes Client Column ColumnType ConflictError DamagedError Default DotProduct Drift Ease Effect
-        EmbeddedCategories Entities EntitySplit EstimatorModel Examples Expectation Factors Feature FeatureView Features
-        FitRun Fitted ForecacheError FunctionModel Gate Guards Habits InputError Json Label Labelled Precomputed Live
-        LiveRows Log Lookup Mailing Metric NotEverywhereError NotFoundError NotYetError OrderGiven Outcome Output
-        PROVENANCE_COLUMNS Pipeline PipelinesFailedError Popularity Project Publish Quantiles Query RankingGate Realtime
-        RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField Retraining Rollout Rows
-        SOURCE_COLUMNS Schedule Segment Served Settings SettingsError Snapshot Source SqlModel StageResult Static Store
-        Stored Stream StreamDay Structs Subject Table TableSource Task Text ToTopic Topic TorchModel Trainable Training
-        TwoTowers UnavailableError UnreachableError Vector Where Window WithFallback encode_columns encode_key expect
-        features_of historical_features load_pipeline load_pipelines load_realtime load_served load_settings load_stream
-        notify open_dataset open_store open_table order_of prediction_drift publish query read_encoding read_log
-        read_project run_night score score_shadow scores_of scoring_udf
+        EmbeddedCategories encode_columns encode_key Entities EntitySplit EstimatorModel Examples expect Expectation
+        explain Factors Feature Features features features_of FeatureView FitRun Fitted ForecacheError Frame
+        FunctionModel Gate Guards Habits historical_features InputError Json Label Labelled Live LiveRows
+        load_pipeline load_pipelines load_realtime load_served load_settings load_stream Log Lookup Mailing Metric
+        model NotEverywhereError NotFoundError notify NotYetError open_dataset open_store open_table OrderGiven
+        order_of Outcome Output Pipeline PipelinesFailedError Popularity Precomputed predictions prediction_drift
+        Project PROVENANCE_COLUMNS Publish publish Quantiles Query query RankingGate read_encoding read_log
+        read_project Realtime RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField
+        Retraining Rollout Rows run_night Schedule score scores_of score_nights score_shadow scoring_udf Segment
+        Served Settings SettingsError Snapshot Source SOURCE_COLUMNS sql SqlModel StageResult Static Store Stored
+        Stream StreamDay Structs Subject Table TableSource Task Text Topic TorchModel ToTopic Trainable Training
+        training_set TwoTowers UnavailableError UnreachableError Vector Where Window WithFallback __version__
     """,
     "forecache.testing": """
-        ACCENT MUTED ReaderProcess SECOND StreamState land_demo_data make_page read_state render_svg select_rows
-        spark_session stop_spark write_page
+        ACCENT MUTED ReaderProcess SECOND StreamState answer answers features gate labels land_demo_data make_page
+        read_state render_svg select_rows spark_session stop_spark transform write_page
     """,
 }
 PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *(PROJECT_ROOT / "docs").rglob("*.md")]
@@ -54,10 +55,10 @@ def test_each_error_is_public() -> None:
     assert {node.name for node in classes if isinstance(node, ast.ClassDef)} <= {*PUBLIC["forecache"].split()}
 
 
-def test_the_package_gives_the_declarations_themselves_and_no_name_twice() -> None:
+def test_the_package_gives_the_declarations_themselves_and_no_name_twice_in_a_module() -> None:
     assert {name for name in pipeline.__all__ if getattr(forecache, name) is not getattr(pipeline, name)} == set()
-    names = [name for module in PUBLIC.values() for name in module.split()]
-    assert len(names) == len(set(names))
+    for names in map(str.split, PUBLIC.values()):
+        assert len(names) == len(set(names))
 
 
 def test_an_unknown_name_is_an_attribute_error_of_the_package() -> None:
@@ -94,7 +95,8 @@ def test_the_client_loads_without_the_lake() -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT)))
 def test_it_imports_public_names_only(path: Path) -> None:
     found = {name for code in python_of(path) for name in framework_imports(code)}
-    assert {(module, name) for module, name in found if name not in PUBLIC.get(module, "").split()} == set()
+    private = {(module, name) for module, name in found if name not in PUBLIC.get(module, "").split()}
+    assert {(module, name) for module, name in private if f"{module}.{name}" not in PUBLIC} == set()
 
 
 def python_of(path: Path) -> list[str]:

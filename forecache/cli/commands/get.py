@@ -10,11 +10,12 @@ import click
 
 from forecache.base.errors import NotFoundError
 from forecache.cli.base import command, settings
-from forecache.cli.commands.store import open_pipeline_store
+from forecache.cli.commands.store import find_store
 from forecache.cli.output import format_cell, format_duration, show, show_table
 from forecache.cli.progress import StageProgress
 
 if TYPE_CHECKING:
+    from forecache.base.settings import Settings
     from forecache.serve.reader.versions.answers import VersionAnswers
     from forecache.serve.store import Manifest
 
@@ -36,7 +37,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
     from forecache.serve.store import parse_key
     from forecache.serve.store.manifest import no_such_key_error
 
-    with open_answers(pipeline, version) as answers:
+    with open_answers(settings(), pipeline, version) as answers:
         manifest = answers.manifest
         key_bytes = [parse_key(manifest.key, key) for key in keys]
         if len(keys) == 1:
@@ -60,7 +61,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
 
 
 @contextmanager
-def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnswers]":
+def open_answers(current: "Settings", name: str, version: int | None = None) -> "Iterator[VersionAnswers]":
     """Open the answers that the reader would serve now: the served version with the live layer above it.
 
     Args:
@@ -71,9 +72,9 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnsw
     from forecache.serve.reader.versions.live_layers import LiveLayers
     from forecache.serve.store.push_pull import open_fetched_store
 
-    open_pipeline_store(name)
+    find_store(current, name)
     with StageProgress() as progress:
-        store = open_fetched_store(settings(), name, version, progress=progress.update)
+        store = open_fetched_store(current, name, version, progress=progress.update)
     layers = LiveLayers()
     try:
         layer = layers.open_layer(store) if version is None else None

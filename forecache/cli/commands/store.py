@@ -24,6 +24,7 @@ from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published
 
 if TYPE_CHECKING:
+    from forecache.base.settings import Settings
     from forecache.serve.store import Manifest, Store
 
 
@@ -31,6 +32,11 @@ PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
 
 def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
+    """`find_store` with the settings of this invocation."""
+    return find_store(settings(), pipeline, or_model=or_model)
+
+
+def find_store(current: "Settings", pipeline: str, *, or_model: bool = False) -> "Store":
     """The store of a declared pipeline, or one with a published version or a live layer; raises as `find_published`.
 
     Args:
@@ -39,7 +45,6 @@ def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
     from forecache.declare.served import require_published
     from forecache.serve.store import open_store
 
-    current = settings()
     store = open_store(current, pipeline)
     if not store.version_numbers() and not store.layout.live.exists():
         require_published(find_published(current, pipeline, or_model=or_model))

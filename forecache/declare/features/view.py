@@ -20,6 +20,7 @@ from forecache.declare.served import PackedLayout
 from forecache.declare.sources.column import check_pipeline_key
 from forecache.declare.sources.source import AnySource, Source, check_first_day, first_day
 from forecache.declare.sql.statement import Statement, compile_features
+from forecache.declare.summary import declaration_html
 
 _MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")
@@ -83,6 +84,8 @@ class FeatureView:
         check_columns(f"{owner}, in its features,", self.feature_expectations, [*self.key, AS_OF, *self.feature_names])
         check_publish(owner, self)
         check_live(owner, self)
+
+    _repr_html_ = declaration_html
 
     @property
     def feature_columns(self) -> tuple[Feature, ...]:

@@ -59,6 +59,7 @@ from forecache.declare.realtime.rollout import Rollout
 from forecache.declare.schedule import Schedule
 from forecache.declare.sources.column import key_types
 from forecache.declare.sources.source import AnySource
+from forecache.declare.summary import declaration_html
 
 OWN_COLUMNS = (REQUEST_ID, EVENT_TIMESTAMP, POSITION, AS_OF, "split")
 """Reserved columns of examples and of their training set, which no field or feature may have."""
@@ -262,6 +263,8 @@ class Realtime(Trainable):
     def __post_init__(self) -> None:
         check_fields(self.display_name, self)
         check_realtime(self.display_name, self)
+
+    _repr_html_ = declaration_html
 
     @property
     def all_fields(self) -> tuple[RequestField, ...]:

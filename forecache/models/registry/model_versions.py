@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forecache.base.display import facts_html, value_text
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.steps import look_once
@@ -68,6 +69,20 @@ class ModelVersion:
                 remedy=f"`forecache train {self.name}` makes a version that it can; `scoring_udf` scores any model.",
             )
         return self.tags["training_table"], int(self.tags["training_version"])
+
+    def _repr_html_(self) -> str:
+        made_on = "{} at version {}".format(*self.training_table) if self.is_own else ""
+        facts = {
+            "aliases": ", ".join(self.aliases),
+            "gate": f"{self.gate}: {self.tags.get('gate_reason', '')}".rstrip(": "),
+            "metrics": [f"{name} {value_text(value)}" for name, value in self.metrics.items()],
+            "features": ", ".join(self.features),
+            "trained on": made_on,
+            "MLflow run": self.run_id,
+            "uri": self.uri,
+            "made at": f"{self.created_at:%Y-%m-%d %H:%M} UTC",
+        }
+        return facts_html(f"Model {self.name} {self.version}", facts)
 
     def as_dict(self) -> dict[str, Any]:
         """The version with the stable keys of `--json`; some are null if Forecache did not register the version."""

@@ -23,16 +23,13 @@ from forecache.models.registry.alias_moves import (
 from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
 from forecache.models.registry.gate.gate_checks import (
     Check,
-    check_baselines,
-    check_calibration,
     check_champion,
-    check_floors,
     check_latency,
     check_schema,
+    check_scores,
     check_shift,
     check_size,
     check_slices,
-    compare_other_metrics,
 )
 from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
@@ -127,10 +124,7 @@ def _judge_candidate(
     if checks[0].passed:
         baselines = score_baselines(pipeline, examples)
         best = baselines[0]
-        checks += check_floors(pipeline.trained_gate.floors, metrics, judge.less_is_better)
-        checks += check_baselines(pipeline, examples, scores, baselines)
-        checks += compare_other_metrics(pipeline, metrics, best)
-        checks += check_calibration(pipeline, label, scores, weight)
+        checks += check_scores(pipeline, examples, scores, metrics, baselines)
         checks.append(check_latency(pipeline.trained_gate, model, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, model.size_bytes))
     champion_scores: Array | None = None

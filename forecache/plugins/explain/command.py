@@ -52,21 +52,34 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     if _is_realtime(current, name):
         if version is not None:
             raise click.UsageError(f"{name} is a real-time model: --version is of pipelines. Leave it out.")
-        from forecache.plugins.explain.explain import explain_answer
-
-        found = explain_answer(current, name, key, item=item, day=day)
+        found = find_explanation(current, name, key, item=item, day=day)
         show(found, lambda: show_explained_answer(found, most=most))
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --date are of those. Leave them out.")
-    chain = trace_key(current, name, key, version=version)
+    chain = find_explanation(current, name, key, version=version)
     show(chain, lambda: make_console().print(_chain_tree(name, chain)))
 
 
-def trace_key(current: "Settings", name: str, key: str, *, version: int | None = None) -> dict[str, Any]:
-    """The chain behind the answer of a pipeline, recommender, feature view or stream for a key."""
+def find_explanation(
+    current: "Settings",
+    name: str,
+    key: str,
+    *,
+    version: int | None = None,
+    item: str | None = None,
+    day: date | None = None,
+) -> dict[str, Any]:
+    """What led to an answer, as JSON values: of a real-time model as `explain_answer`, else a chain as of `trace`.
+
+    `item` and `day` are of real-time models, `version` is of all others.
+    """
     from forecache.declare import FeatureView, Pipeline
 
+    if _is_realtime(current, name):
+        from forecache.plugins.explain.explain import explain_answer
+
+        return explain_answer(current, name, key, item=item, day=day)
     if is_stream_only(current, name):
         return trace_stream(current, name, key)
     served = find_published(current, name, or_model=True)
@@ -79,7 +92,7 @@ def trace_key(current: "Settings", name: str, key: str, *, version: int | None =
 
 def explained_parts(current: "Settings", name: str, key: str) -> tuple[str, list[tuple[str, list[str]]]]:
     """The answer for a key in a line, and each link behind it: its title and lines."""
-    return chain_parts(name, trace_key(current, name, key))
+    return chain_parts(name, find_explanation(current, name, key))
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:

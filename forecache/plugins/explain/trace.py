@@ -36,7 +36,7 @@ _OF_MODEL = ("model_version", "release", "feature_version")
 
 def trace_stream(current: Settings, name: str, key: str) -> dict[str, Any]:
     """The chain of a key that only a stream has: `answer` and `live`, see `live_link`."""
-    with open_answers(name) as answers:
+    with open_answers(current, name) as answers:
         assert answers.layer is not None
         declared = answers.layer.declared
         key_bytes = parse_key(declared.key, key)
@@ -122,7 +122,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason. Raises
     NotFoundError if nothing is published, or if the version does not have the key.
     """
-    found = find_answer(pipeline.name, key, version)
+    found = find_answer(current, pipeline.name, key, version)
     manifest, where = found.manifest, found.where
     night = date.fromisoformat(manifest.as_of)
     chain: dict[str, Any] = answer_links(current, found)
@@ -149,7 +149,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
 
 def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from published features to their sources: `answer`, `store`, `features` and `raw`, as of `trace`."""
-    found = find_answer(view.name, key, version)
+    found = find_answer(current, view.name, key, version)
     manifest, where = found.manifest, found.where
     night, at = date.fromisoformat(manifest.as_of), manifest.source.delta_version
     made = ledger_record(current, "features", view.name, night, delta_version=at)
@@ -160,9 +160,9 @@ def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int
     }
 
 
-def find_answer(name: str, key: str, version: int | None) -> TracedAnswer:
+def find_answer(current: Settings, name: str, key: str, version: int | None) -> TracedAnswer:
     """Find the answer for a key, its version and columns, and the live layer if that answers; raises as `trace`."""
-    with open_answers(name, version) as answers:
+    with open_answers(current, name, version) as answers:
         manifest = answers.manifest
         key_bytes = parse_key(manifest.key, key)
         body = answers.one(key_bytes)
@@ -299,7 +299,7 @@ def trace_list(current: Settings, served: PluginTable, key: str, *, version: int
     It has `answer`, `store`, `prediction`, `interactions` (of the user or item) and `model`, with the gate's figures.
     """
     recommender: Any = served.maker
-    found = find_answer(served.name, key, version)
+    found = find_answer(current, served.name, key, version)
     manifest, where = found.manifest, found.where
     night = date.fromisoformat(manifest.as_of)
     prediction = row_link(current, manifest.source.table, manifest.source.delta_version, where, night)

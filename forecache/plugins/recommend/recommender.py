@@ -16,6 +16,7 @@ from forecache.declare.schedule import Schedule
 from forecache.declare.served import NightlyDeclaration, PackedLayout, PluginTable
 from forecache.declare.sources.column import NUMBERS, Column, check_key_type
 from forecache.declare.sources.source import AnySource, Source
+from forecache.declare.summary import declaration_html
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,8 @@ class Recommender(NightlyDeclaration):
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
             check_value(owner, what, column, kind is None or kind in types, rule)
         self.publish.check_served_fields(owner, self.output_columns)
+
+    _repr_html_ = declaration_html
 
     def _check_second_tables(self, owner: str) -> None:
         fits = self.similar_items is None or self.similar_items <= 1000

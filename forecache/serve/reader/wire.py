@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from forecache.base.display import facts_html, value_text
 from forecache.base.errors import ForecacheError, InputError, NotFoundError, UnavailableError
 from forecache.base.table_names import NAME
 from forecache.kit.http import problems
@@ -55,6 +56,19 @@ class RealtimeAnswer:
     deadline_ms: float
     late: bool
     timings_ms: Mapping[str, float]
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "value": [f"{name}: {value_text(value)}" for name, value in self.value.items()],
+            "items": [", ".join(map(value_text, item.values())) for item in self.items],
+            "answered by": self.answered_by,
+            "fallback reason": self.fallback_reason,
+            "warnings": self.warnings,
+            "model": f"{self.model_name} {self.model_version} ({self.model_runtime}), release {self.release}",
+            "stores": [f"{name} {each['version']}, as of {each['as_of']}" for name, each in self.stores.items()],
+            "took": f"{self.timings_ms['total']:.3g} of {self.deadline_ms:g} ms{', late' if self.late else ''}",
+        }
+        return facts_html(f"{self.name}, request {self.request_id or 'without id'}", facts)
 
 
 class CallOutcome(NamedTuple):
@@ -196,6 +210,20 @@ class Answer:
     event_time: datetime | None = None
     position: int | None = None
     verified_through: int = -1
+
+    def _repr_html_(self) -> str:
+        if not self.found:
+            return facts_html(f"{self.key}: no such key", {"as of": self.as_of})
+        facts = {
+            "value": [f"{name}: {value_text(value)}" for name, value in (self.value or {}).items()],
+            "source": self.source if self.store_version < 0 else f"{self.source}, store version {self.store_version}",
+            "model": f"{self.model_name} {self.model_version}" if self.model_name else "",
+            "as of": self.as_of,
+            "event time": self.event_time,
+            "scored at": self.scored_at,
+            "age": f"{self.age_s:,} s{', stale' if self.stale else ''}",
+        }
+        return facts_html(self.key, facts)
 
 
 def answer_from(data: Mapping[str, Any]) -> Answer:

@@ -48,18 +48,17 @@ def plan_declared(
     else:
         runtime, uri, payload = SQL, f"sql {code}", json.dumps(list(model.expressions_of(names))).encode()
         reason, packages = "the model is an SQL expression, run by DuckDB", {"duckdb": version("duckdb")}
-    columns = tuple(_declared_column(output) for output in outputs)
-    spec = KernelSpec(
-        runtime,
-        _checksum(payload, KERNEL_VERSION, code, *inputs, *names),
-        tuple(inputs),
-        len(inputs),
-        "float32",
-        columns,
-        _shape(columns),
-        packages=packages,
-    )
+    checksum = _checksum(payload, KERNEL_VERSION, code, *inputs, *names)
+    spec = spec_of_outputs(runtime, checksum, inputs=inputs, outputs=outputs, packages=packages)
     return ScoringPlan(uri, spec, payload, reason)
+
+
+def spec_of_outputs(
+    runtime: str, checksum: str, *, inputs: Sequence[str], outputs: Sequence[OutputSpec], **more: Any
+) -> KernelSpec:
+    """A specification of features as they are and of declared outputs; `more` are further fields."""
+    columns = tuple(_declared_column(output) for output in outputs)
+    return KernelSpec(runtime, checksum, tuple(inputs), len(inputs), "float32", columns, _shape(columns), **more)
 
 
 def _declared_column(output: OutputSpec) -> OutputColumn:

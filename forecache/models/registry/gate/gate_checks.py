@@ -149,6 +149,22 @@ class Check:
         return "reported" if self.limit is None and self.name != "schema" else "passed"
 
 
+def check_scores(
+    pipeline: Trainable,
+    examples: SplitExamples,
+    score: Array,
+    metrics: Mapping[str, float],
+    baselines: Sequence[BaselineScores],
+) -> Iterator[Check]:
+    """All checks that scores on some rows need no model for: floors, baselines, the best of which comes first, and
+    calibration. `metrics` are those of the scores."""
+    yield from check_floors(pipeline.trained_gate.floors, metrics, judge_of(pipeline, examples.sizes).less_is_better)
+    yield from check_baselines(pipeline, examples, score, baselines)
+    for best in baselines[:1]:
+        yield from compare_other_metrics(pipeline, metrics, best)
+    yield from check_calibration(pipeline, examples.label, score, examples.weight)
+
+
 def check_floors(
     floors: Mapping[str, float], metrics: Mapping[str, float], less_is_better: Container[str] = LESS_IS_BETTER
 ) -> Iterator[Check]:

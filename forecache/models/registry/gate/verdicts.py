@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from forecache.base.display import rows_html
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.declare.code.fingerprint import fingerprint
@@ -57,6 +58,10 @@ class GateVerdict:
     def line(self) -> str:
         state = "passed and waits for approval" if self.awaiting else self.state
         return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
+
+    def _repr_html_(self) -> str:
+        rows = [(each.result, each.name, each.value, each.limit, each.reason) for each in self.checks]
+        return rows_html(("result", "check", "value", "limit", "reason"), rows, caption=self.line)
 
 
 def verdict_of_equal(candidate: ModelVersion, champion: ModelVersion | None, equal: ModelVersion) -> GateVerdict:

@@ -1,4 +1,8 @@
-"""Helpers for the tests and demos of a project: rows of SQL, a Spark session, demo data, a reader as a process, pages.
+"""Helpers for the tests and demos of a project.
+
+For tests: the parts of a declaration on small frames (`features`, `labels`, `gate` and `answers` of a pipeline,
+`transform` and `answer` of a real-time model), and rows of SQL. For both: a Spark session, demo data, a reader as a
+process, pages.
 
 A name loads when it is first used.
 """
@@ -21,6 +25,12 @@ if TYPE_CHECKING:
     from forecache.plugins.new_project.reader_process import ReaderProcess as ReaderProcess
     from forecache.stream.state import StreamState as StreamState
     from forecache.stream.state import read_state as read_state
+    from forecache.testing.batch_parts import answers as answers
+    from forecache.testing.batch_parts import features as features
+    from forecache.testing.batch_parts import gate as gate
+    from forecache.testing.batch_parts import labels as labels
+    from forecache.testing.realtime_parts import answer as answer
+    from forecache.testing.realtime_parts import transform as transform
 
 _HOMES = list_homes(
     {
@@ -30,6 +40,8 @@ _HOMES = list_homes(
         "forecache.lake.sql_rows": "select_rows",
         "forecache.plugins.new_project.demo_data": "land_demo_data",
         "forecache.stream.state": "StreamState read_state",
+        "forecache.testing.batch_parts": "answers features gate labels",
+        "forecache.testing.realtime_parts": "answer transform",
     }
 )
 __all__ = sorted(_HOMES)
