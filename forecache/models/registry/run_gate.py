@@ -26,6 +26,7 @@ from forecache.models.registry.gate.gate_checks import (
     check_baselines,
     check_calibration,
     check_champion,
+    check_constants,
     check_floors,
     check_latency,
     check_schema,
@@ -129,7 +130,8 @@ def _judge_candidate(
         best = baselines[0]
         checks += check_floors(pipeline.trained_gate.floors, metrics, judge.less_is_better)
         checks += check_baselines(pipeline, examples, scores, baselines)
-        checks += compare_other_metrics(pipeline, metrics, best)
+        checks += check_constants(pipeline, examples, scores)
+        checks += compare_other_metrics(pipeline, metrics, baselines)
         checks += check_calibration(pipeline, label, scores, weight)
         checks.append(check_latency(pipeline.trained_gate, model, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, model.size_bytes))
@@ -240,7 +242,7 @@ def _stored_verdict(pipeline: Trainable, candidate: ModelVersion, before: ModelV
 
 
 def _main_reasons(checks: list[Check]) -> list[str]:
-    shown = ("baseline", "other_metrics", CHAMPION, "floor")
+    shown = ("baseline", "constant", "not_worse", "other_metrics", CHAMPION, "floor")
     return [check.reason for check in checks if check.name.partition(":")[0] in shown]
 
 
