@@ -78,10 +78,10 @@ class Gate:
         baseline: For a binary label, a regression and a ranking; of several, each has to be beaten. Classes and
             quantiles are compared with the same answer for all: class shares and quantiles of the training split. A
             ranking is compared with the random order, too.
-        baseline_margin: The metric must beat each baseline's by at least this much. It must also beat the best constant:
-            the mean or the median of a regression's label in the training split, or the share of a binary one's.
-        not_worse_than_baseline: Further metrics by which a model may not be worse than any baseline. If there are none, a
-            baseline that is better by any other metric is a warning; else it is reported.
+        baseline_margin: The metric must beat each baseline's by at least this much. It must also beat the best
+            constant: the mean or the median of a regression's label in the training split, or a binary one's share.
+        not_worse_than_baseline: Further metrics by which a model may not be worse than any baseline. If none are named,
+            a baseline that is better by any other metric is a warning; else it is reported.
         max_regression: How much worse than the champion on the same rows the metric may be.
         slices: Features whose values (or quarters, of numbers) make slices, in each of which the champion is compared.
         max_slice_regression: How much worse than the champion the metric may be in any slice; only a difference that

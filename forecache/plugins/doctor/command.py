@@ -21,6 +21,7 @@ _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("ui port", checks.check_ui_port),
     ("pipelines", checks.check_project),
     ("sources", checks.check_sources),
+    ("training dates", checks.check_training_dates),
     ("lake", checks.check_lake),
     ("mlflow", checks.check_mlflow),
     ("dagster", shared_services.check_dagster),
