@@ -16,7 +16,7 @@ from forecache.lake.quality.validate import CheckReport
 if TYPE_CHECKING:
     from forecache.models.registry.gate.gate_checks import Check
 
-_PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
+_PLOTS = ("label_mean", "roc", "gain", "places", "calibration", "importance")
 _MOST_EPOCHS = 50
 _MOST_DATES = 12
 
