@@ -189,7 +189,7 @@ def test_a_gate_compares_with_its_baseline_by_metrics_that_the_baseline_has(chur
 
 
 def test_a_network_is_not_fitted_again(churn) -> None:
-    with pytest.raises(SettingsError, match=r"Pipeline 'churn' declares Training(refit=True), .* torch network"):
+    with pytest.raises(SettingsError, match=r"Pipeline 'churn' declares Training\(refit=True\), .* torch network"):
         dataclasses.replace(churn, training=dataclasses.replace(churn.training, refit=True))
 
 

@@ -84,4 +84,4 @@ def _count_by_threshold(label: Array, scores: Array) -> tuple[Array, Array, Arra
     order = np.argsort(-scores, kind="stable")
     last_of_score = np.flatnonzero(np.append(mark_changes(scores[order]), True))
     found = np.cumsum(label[order] > 0.5)[last_of_score].astype(np.float64)
-    return scores[order][last_of_score], found, last_of_score + 1.0
+    return scores[order][last_of_score], found, (last_of_score + 1).astype(np.float64)
