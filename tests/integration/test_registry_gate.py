@@ -24,7 +24,7 @@ from forecache.base.errors import CheckError, ConflictError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands.models import show_verdict
 from forecache.cli.main import main
-from forecache.declare import Baseline, Metric, Pipeline
+from forecache.declare import Baseline, Pipeline
 from forecache.lake.ledger import last_record
 from forecache.models.registry import alias_moves as moves
 from forecache.models.registry import model_versions as models
@@ -605,8 +605,7 @@ def test_regression_is_judged_by_its_own_metrics(lake: Settings) -> None:
 def test_a_better_baseline_is_a_warning_in_verdict_command_and_report(
     lake: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    order = Metric("order", lambda label, score, weight: float(np.corrcoef(label, score)[0, 1]))
-    lenient = {"metric": "order", "floors": {"order": 0.1}, "baseline": Baseline("noise"), "metrics": (order,)}
+    lenient = {"metric": "spearman", "floors": {"spearman": 0.1}, "baseline": Baseline("noise")}
     mild = replace(basket, gate=replace(basket.gate, **lenient))
     verdict = judged(lake, (0.0, 30.0, 500.0, 0.0, 0.0), mild)
     assert verdict.passed
