@@ -5,11 +5,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.base.errors import ForecacheError, InputError, NotFoundError, UnavailableError
+from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.files import is_locked
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
@@ -203,25 +202,6 @@ def check_project(settings: Settings) -> Finding:
             "pipelines", "warn", f"none in {settings.project}.pipelines", "Declare one; see CONTRIBUTING.md."
         )
     return Finding("pipelines", "ok", f"{', '.join(pipelines)} in {settings.project}")
-
-
-def check_training_dates(settings: Settings) -> Finding:
-    """Look for declared windows that are longer than the history of a training date."""
-    from forecache.declare.as_of import newest_as_of
-    from forecache.declare.loading import read_project
-
-    trained = [each for each in read_project(settings).pipelines.values() if each.is_trained]
-    short = []
-    for pipeline in (each for each in trained if any(view.windows for view in each.views)):
-        from forecache.lake.training_set import as_of_dates, find_short_histories
-
-        with suppress(InputError):  # too early to train at all
-            short += find_short_histories(pipeline, as_of_dates(pipeline, newest_as_of(pipeline)))
-    if short:
-        return Finding(
-            "training dates", "warn", " ".join(short), "Train on fewer or later dates: Training(num_as_of=...)."
-        )
-    return Finding("training dates", "ok", "no declared window is longer than the history before them")
 
 
 def check_lake(settings: Settings) -> Finding:
