@@ -51,6 +51,7 @@ def build_candidate(pipeline: Trainable) -> dg.AssetsDefinition:
 
 
 GATE = "passes_gate"
+GATE_WARNINGS = "gate_warnings"
 
 
 def model_name(pipeline: Trainable) -> str:
@@ -92,8 +93,13 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 GATE,
                 asset=asset,
-                description=f"{gate.metric} on the test split, against floors, baseline and champion.",
-            )
+                description=f"{gate.metric} on the test split, against floors, baseline, constants and champion.",
+            ),
+            dg.AssetCheckSpec(
+                GATE_WARNINGS,
+                asset=asset,
+                description="Metrics by which the baseline is better, and which the gate does not judge by.",
+            ),
         ],
     )
     @explain_errors
@@ -131,5 +137,10 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
             **{name: value for name, value in verdict.metrics.items() if name == gate.metric},
         }
         yield checks.check_result(asset, GATE, checks.CheckVerdict(verdict.passed, verdict.line, metadata))
+        warned = "; ".join(verdict.warnings)
+        severity = dg.AssetCheckSeverity.WARN
+        yield checks.check_result(
+            asset, GATE_WARNINGS, checks.CheckVerdict(not warned, warned or "No warning.", severity=severity)
+        )
 
     return register_and_judge

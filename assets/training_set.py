@@ -82,7 +82,7 @@ def build_training_set_asset(
             ingest_pending_files(step, source, last=night)
         result = build(step, night)
         yield dg.MaterializeResult(
-            metadata={**stage_metadata(step.settings, result), "night": str(night), "splits": splits_view(result)}
+            metadata={**stage_metadata(step.settings, result), "night": str(night), **splits_view(result)}
         )
         found = check_training_splits(declared, result)
         yield checks.check_result(table, SEPARATE, checks.CheckVerdict(found.success, found.sentence), blocking=True)

@@ -17,14 +17,19 @@ from forecache.lake.quality.validate import CheckReport
 if TYPE_CHECKING:
     from forecache.models.registry.gate.gate_checks import Check
 
-_PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
+_PLOTS = ("label_mean", "roc", "gain", "places", "calibration", "importance")
 _MOST_EPOCHS = 50
 _MOST_DATES = 12
 
 
-def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
-    """A training set's splits: as-of dates, rows and the mean label, or the shares of the classes."""
-    details = result.details
+def splits_view(result: StageResult) -> dict[str, Any]:
+    """A training set's splits, and the warnings about its dates."""
+    warnings = {"warnings": "\n".join(result.details["warnings"])} if result.details.get("warnings") else {}
+    return {"splits": _splits_table(result.details), **warnings}
+
+
+def _splits_table(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
+    """As-of dates, rows and the mean label of each split, or the shares of the classes."""
     if "class_shares" in details:
         shares = details["class_shares"]
         found = [

@@ -1,34 +1,36 @@
 """Spend: the dollars that a customer will spend in the 90 days after tonight."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dagster_project.purchases import CUSTOMER
 from forecache import (
     Baseline,
+    EstimatorModel,
     Gate,
     Label,
     Output,
     Pipeline,
     Publish,
-    TorchModel,
     Training,
 )
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
+def tweedie_trees() -> Any:
+    """Boosted trees that fit the mean of a number that is mostly 0: 86 in 100 customers spend nothing.
 
-def network(num_features: int) -> "nn.Module":
-    from torch import nn
+    An absolute error fits the median, which is 0 for nearly everybody: no ranking, and no sum.
+    """
+    from lightgbm import LGBMRegressor
 
-    return nn.Sequential(nn.Linear(num_features, 32), nn.ReLU(), nn.Linear(32, 1), nn.Softplus())
-
-
-def absolute_error(output: "Tensor", target: "Tensor") -> "Tensor":
-    """Fits the median, so that a few large orders do not decide what everybody is expected to spend."""
-    from torch.nn.functional import l1_loss
-
-    return l1_loss(output, target)
+    return LGBMRegressor(
+        objective="tweedie",
+        tweedie_variance_power=1.3,
+        n_estimators=600,
+        learning_rate=0.03,
+        num_leaves=15,
+        min_child_samples=200,
+        verbose=-1,
+    )
 
 
 spend = Pipeline(
@@ -46,13 +48,15 @@ spend = Pipeline(
             group by all
         """,
     ),
-    model=TorchModel(build=network, loss=absolute_error),
-    training=Training(num_as_of=5, every_days=30, epochs=20, batch_size=4096, learning_rate=0.004),
-    outputs=(Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days, at the median."),),
+    model=EstimatorModel(build=tweedie_trees),
+    # Four dates: before a fifth, the history is shorter than the 180 days that the features look back.
+    training=Training(num_as_of=4, every_days=30, refit=True),
+    outputs=(Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days, on average."),),
     gate=Gate(
-        metric="mae",
-        floors={"mae": 8.9},
+        metric="top_decile",
+        floors={"top_decile": 0.6, "r2": 0.4},
         baseline=Baseline("amount_180d", scale=0.25, description="A quarter of what the last 180 days brought."),
+        not_worse_than_baseline=("gini",),
     ),
     publish=Publish(max_age_h=36, max_psi=None),
 )

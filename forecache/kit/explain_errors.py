@@ -11,6 +11,7 @@ _LIBRARIES = {
     "score": "mlflow onnx onnxruntime pandas",
     "spark": "delta great_expectations pyspark",
     "recommend": "jinja2 implicit scipy threadpoolctl",
+    "trees": "lightgbm",
     "train": "matplotlib onnxscript optuna sklearn skops torch",
     "dagster": "dagster dagster_pipes dagster_webserver",
     "cluster": "dagster_k8s dagster_postgres psycopg2",

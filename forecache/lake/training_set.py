@@ -60,6 +60,23 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
     return {"train": tuple(train), "validation": (validation,), "test": (test,)}
 
 
+def find_short_histories(pipeline: Pipeline, dates: Mapping[str, Sequence[date]]) -> list[str]:
+    """A sentence for each view with a declared window that reaches further back than its data do on the first of the
+    training dates: the same feature means less there than on the later ones. SQL and functions are not looked into."""
+    first = min(day for split in SPLITS for day in dates[split])
+    found = []
+    for view in pipeline.views:
+        history_days = (first - view.start).days + 1
+        reach = {window.name: window.delay_days + window.days for window in view.windows if window.days}
+        longest = max(reach, key=reach.__getitem__, default="")
+        if longest and reach[longest] > history_days:
+            found.append(
+                f"The window {longest!r} of {view.name!r} reaches {reach[longest]} days back, and {pipeline.name!r} "
+                f"trains on {first}, before which there are {history_days} days of data: declare a smaller num_as_of."
+            )
+    return found
+
+
 def split_column(pipeline: Pipeline, dates: Mapping[str, Sequence[date]]) -> "Column":
     """The split of a row: by its date, or by a hash of its key."""
     from pyspark.sql import functions as F
@@ -90,7 +107,8 @@ def build_training_set(
 
     Returns:
         `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date, or of classes
-        `classes` in the order of a model's probabilities, and `class_shares` by split.
+        `classes` in the order of a model's probabilities, and `class_shares` by split; and `warnings` of histories that
+        are too short.
 
     Raises:
         InputError: A night, split or label is not valid, or an entity has several on a date. The table is unchanged.
@@ -103,6 +121,8 @@ def build_training_set(
 
         def build() -> StageOutcome:
             progress(f"training set of {pipeline.name} as of {night}", None)
+            for warning in find_short_histories(pipeline, dates):
+                progress(warning, None)
             return _build(settings, pipeline, dates, pins=pins, run_id=run_id, progress=progress)
 
         row, skipped = stage.run_once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
@@ -152,6 +172,7 @@ def _build(
         "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
         **(_class_shares(written, pipeline, classes) if classes else {"label_mean": _label_means(written, pipeline)}),
         **pins.details(pipeline.all_sources),
+        "warnings": find_short_histories(pipeline, dates),
     }
     return StageOutcome(written.num_rows, details, pipeline.training_table, version)
 

@@ -1,5 +1,6 @@
 """A fit that is killed leaves nothing behind that counts, and the next one is as if it had been the first."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from estimator_job import train_trees
-from estimator_project.pipelines.trees import churn_trees
+from estimator_project.pipelines.trees import basket_refit, churn_trees
 from registry_sample import NIGHT
 from training_sample import write_training_set
 from waiting import wait_for
@@ -18,6 +19,7 @@ from warm import die, processes, start
 from warm_agents import warm_agents
 
 from forecache.base.settings import Settings, load_settings
+from forecache.declare import Pipeline
 from forecache.models.training.launch import pinned_version, run_folder, train, training_inputs
 from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE
 
@@ -38,19 +40,19 @@ def prepare(folder: Path) -> tuple[Settings, Path]:
     return settings, run_folder(settings, churn_trees, training_inputs(churn_trees, version))
 
 
-def launched(settings: Settings) -> tuple[Any, Any]:
+def launched(settings: Settings, pipeline: Pipeline = churn_trees) -> tuple[Any, Any]:
     """A process that trains, and where it tells an error."""
     ours, theirs = processes().Pipe(duplex=False)
-    process = start(train_trees, settings.home_path, theirs)
+    process = start(train_trees, settings.home_path, theirs, pipeline)
     theirs.close()
     return process, ours
 
 
-def wait_for_start(folder: Path, *, timeout_s: float = 120) -> None:
+def wait_for_event(folder: Path, event: str = "start", *, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     metrics = folder / METRICS_FILE
-    while not (metrics.is_file() and '"start"' in metrics.read_text()):
-        assert time.monotonic() < deadline, f"the fit did not start within {timeout_s} s"
+    while not (metrics.is_file() and f'"{event}"' in metrics.read_text()):
+        assert time.monotonic() < deadline, f"the fit did not report {event!r} within {timeout_s} s"
         time.sleep(0.02)
 
 
@@ -75,7 +77,7 @@ def caught_fitting(tmp_path: Path) -> tuple[Settings, Path, Any, Any, int]:
     for number in range(10):
         settings, folder = prepare(tmp_path / f"try-{number}")
         process, told = launched(settings)
-        wait_for_start(folder)
+        wait_for_event(folder)
         fit = fitting_process(folder)
         if fit:
             os.kill(fit, signal.SIGSTOP)
@@ -104,6 +106,34 @@ def test_a_fit_whose_launcher_was_killed_ends_and_is_done_anew_with_the_same_res
     with warm_agents("forecache.models.training.process"):
         other = train(elsewhere, churn_trees, NIGHT)
     assert other.details["weights_digest"] == again.details["weights_digest"]
+
+
+def test_a_kill_between_the_two_fits_of_a_model_leaves_no_result_and_it_is_done_anew(tmp_path: Path) -> None:
+    for number in range(10):  # where this machine stands still until the second fit is over, it is too late
+        settings = load_settings(home=tmp_path / f"try-{number}" / "home", project="estimator_project")
+        write_training_set(settings, basket_refit, rows_per_date=8_000)
+        inputs = training_inputs(basket_refit, pinned_version(settings, basket_refit))
+        folder = run_folder(settings, basket_refit, inputs)
+        process, told = launched(settings, basket_refit)
+        wait_for_event(folder, "refit")
+        fit = fitting_process(folder)
+        if fit:
+            os.kill(fit, signal.SIGKILL)
+        process.join(120)
+        if not (folder / RESULT_FILE).exists():
+            break
+    assert "was ended by signal 9" in told.recv()
+    assert (folder / "model.lgb").exists()
+    with warm_agents("forecache.models.training.process"):
+        again = train(settings, basket_refit, NIGHT)
+    assert again.details["cost"]["attempts"] == 2
+    assert hashlib.sha256((folder / "refit" / "model.lgb").read_bytes()).hexdigest() == again.details["weights_digest"]
+    elsewhere = load_settings(home=tmp_path / "other", project="estimator_project")
+    shutil.copytree(settings.lake_uri, elsewhere.lake_uri)
+    shutil.rmtree(elsewhere.table_uri("stage_ledger"))
+    with warm_agents("forecache.models.training.process"):
+        whole = train(elsewhere, basket_refit, NIGHT)
+    assert whole.details["weights_digest"] == again.details["weights_digest"]
 
 
 def test_a_fit_that_is_told_to_end_says_that_it_starts_anew(tmp_path: Path) -> None:

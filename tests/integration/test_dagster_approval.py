@@ -11,7 +11,7 @@ import registry_sample as sample
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from assets.model import GATE, build_model, candidate_name
+from assets.model import GATE, GATE_WARNINGS, build_model, candidate_name
 from forecache.base.settings import Settings, load_settings
 from forecache.models.registry import model_versions as models
 from forecache.models.registry.alias_moves import promote_version
@@ -60,8 +60,10 @@ def launch(settings: Settings, **config: Any) -> dg.ExecuteInProcessResult:
 
 
 def test_the_gates_check_shows_table_plots_and_how_to_approve(prepared: tuple[Path, dg.ExecuteInProcessResult]) -> None:
-    (evaluation,) = prepared[1].get_asset_check_evaluations()
-    assert evaluation.check_name == GATE
+    found = {each.check_name: each for each in prepared[1].get_asset_check_evaluations()}
+    assert set(found) == {GATE, GATE_WARNINGS}
+    evaluation, warnings = found[GATE], found[GATE_WARNINGS]
+    assert (warnings.passed, warnings.severity) == (True, dg.AssetCheckSeverity.WARN)
     assert evaluation.passed
     assert "returns 1 passed and waits for approval: roc_auc" in (evaluation.description or "")
     assert "job returns_approve" in str(evaluation.metadata["approval"].value)

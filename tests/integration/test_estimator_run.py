@@ -1,5 +1,6 @@
 """An estimator takes the road of a network: trained, registered, judged, scored, published, answered."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from estimator_project.pipelines.trees import basket_trees, churn_logistic, churn_trees, churn_wrong
+from estimator_project.pipelines.trees import basket_refit, basket_trees, churn_logistic, churn_trees, churn_wrong
 from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
 
@@ -23,11 +24,13 @@ from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, append_records, last_record
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.registry import model_versions as models
+from forecache.models.registry.gate.examples import open_model, read_examples, score_features
 from forecache.models.registry.register import load_evaluation, register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
 from forecache.plugins.estimators.saving import dump_skops
 from forecache.plugins.estimators.skops_files import load_skops
+from forecache.plugins.lineage.facts import stage_facts
 from forecache.plugins.model_reports.report import write_report
 from forecache.plugins.tune.search import tune
 from forecache.scoring.run import score
@@ -220,6 +223,94 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
     refuses_what_was_changed(settings, basket_trees, "model.json")
 
 
+@pytest.fixture(scope="module")
+def refitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, StageResult]:
+    """A home with the LightGBM regression that was fitted again on all rows, registered and made the champion."""
+    settings = settings_in(tmp_path_factory.mktemp("refit"))
+    write_training_set(settings, basket_refit)
+    trained = train(settings, basket_refit, NIGHT)
+    version = register_trained_model(settings, basket_refit, trained).details["model_version"]
+    assert run_gate(settings, basket_refit, version, actor="test").passed
+    return settings, trained
+
+
+def test_the_served_model_has_the_rows_of_all_splits_and_the_judged_one_those_of_training(
+    refitted: tuple[Settings, StageResult],
+) -> None:
+    import lightgbm
+
+    settings, trained = refitted
+    details, folder = trained.details, Path(trained.details["run_dir"])
+    assert details["rows"] == {"train": 3000, "validation": 1500}
+    assert details["refit"] == {"rows": 6000, "rounds": details["best_epoch"] + 1}
+    judged, served = (lightgbm.Booster(model_file=folder / name) for name in ("model.lgb", "refit/model.lgb"))
+    assert judged.num_trees() == served.num_trees() == details["best_epoch"] + 1
+    rows = [booster.dump_model()["tree_info"][0]["tree_structure"]["internal_count"] for booster in (judged, served)]
+    assert rows == [3000, 6000]
+
+    version = models.champion(settings, basket_refit)
+    test = read_examples(settings, basket_refit, table="training_set_basket_refit", version=2, split="test")
+    for booster, place in ((judged, models.judged_folder), (served, models.verified_folder)):
+        registered = open_model(place(settings, version), basket_refit.main_output.spec)
+        assert np.array_equal(score_features(registered, test.features), booster.predict(test.features))
+    error = np.abs(judged.predict(test.features) - test.label).mean()
+    assert version.metrics["mae"] == pytest.approx(error)
+    assert version.metrics["mae"] > np.abs(served.predict(test.features) - test.label).mean()
+
+
+def test_a_model_that_was_fitted_again_scores_and_its_report_and_lineage_say_so(
+    refitted: tuple[Settings, StageResult],
+) -> None:
+    import lightgbm
+
+    settings, trained = refitted
+    write_features(settings, basket_refit)
+    score(settings, basket_refit, [NIGHT], engine="arrow")
+    rows = sample_rows(basket_refit, 500, seed=3).sort_by("user_id").select(list(basket_refit.feature_names))
+    features = np.column_stack([column.to_numpy() for column in rows.columns])
+    booster = lightgbm.Booster(model_file=Path(trained.details["run_dir"]) / "refit" / "model.lgb")
+    scored = predicted(settings, basket_refit).column("expected_spend").to_numpy()
+    np.testing.assert_array_equal(scored, booster.predict(features))
+    page = write_report(settings, basket_refit, 1).read_text()
+    assert "Fitted again" in page
+    assert "6,000" in page
+    told = {fact.stage: fact.details.get("refit") for fact in stage_facts(settings, [])}
+    assert told["train"] == told["register"] == trained.details["refit"]
+    assert told["score"] is None
+
+
+def test_a_candidate_is_compared_with_the_champion_that_has_not_seen_its_test_split(
+    refitted: tuple[Settings, StageResult], tmp_path: Path
+) -> None:
+    home = shutil.copytree(refitted[0].home_path, tmp_path / "home")
+    settings = load_settings(home=home, project="estimator_project")
+    first = models.champion(settings, basket_refit)
+    other = replace(basket_refit, training=replace(basket_refit.training, seed=8))
+    version = register_trained_model(settings, other, train(settings, other, NIGHT)).details["model_version"]
+    assert version == 2
+    assert run_gate(settings, other, version, actor="test").champion == pytest.approx(first.metrics)
+    changed = models.judged_folder(settings, models.model_version(settings, other, 2)) / "model.lgb"
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    stricter = replace(other, gate=replace(other.gate, max_size_bytes=99_999_999))
+    with pytest.raises(CheckError, match="version 2 is refused: its file 'model.lgb' does not match"):
+        run_gate(settings, stricter, 2, actor="test")
+
+
+@pytest.mark.parametrize("pipeline", [basket_trees, churn_logistic])
+def test_every_library_fits_again_with_the_same_rounds(pipeline: Pipeline, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    write_training_set(settings, pipeline, rows_per_date=200)
+    again = replace(pipeline, training=replace(pipeline.training, refit=True))
+    trained = train(settings, again, NIGHT)
+    rounds = trained.details["best_epoch"] + 1 if trained.details["history"] else 0
+    assert trained.details["refit"] == {"rows": 800, "rounds": rounds}
+    folder = Path(trained.details["run_dir"])
+    [file] = (folder / "refit").iterdir()
+    assert file.read_bytes() != (folder / file.name).read_bytes()
+    assert trained.details["weights_digest"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert "refit" not in train(settings, pipeline, NIGHT).details
+
+
 def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     write_training_set(settings, churn_logistic)
@@ -236,7 +327,7 @@ def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path
     values = predicted(settings, churn_logistic).column("return_probability")
     assert values.null_count == 0
     page = write_report(settings, churn_logistic, version).read_text()
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 8
     refuses_what_was_changed(settings, churn_logistic, "model.skops")
 
 

@@ -45,6 +45,7 @@ SURFACES = {
     "score": every("forecache.models.inference", "forecache.scoring", "forecache.models.tracking")
     + "import mlflow, onnxruntime\nfrom forecache.scoring import score",
     "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.lake.quality"),
+    "trees": "import lightgbm\n" + every("forecache.plugins.estimators.runtimes"),
     "train": every("forecache.models.training", "forecache.models.registry"),
     "dagster": "import dagster_project.definitions",
     "recommend": "import implicit, scipy, threadpoolctl\n"
@@ -62,6 +63,7 @@ ABSENT = {
     "lake": ("dagster", "pyspark", "torch", "mlflow"),
     "score": ("dagster", "pyspark", "torch"),
     "spark": ("dagster", "torch"),
+    "trees": ("dagster", "pyspark", "torch"),
     "train": ("dagster", "pyspark"),
     "dagster": ("pyspark", "torch", "mlflow"),
     "cluster": ("pyspark", "torch", "mlflow"),

@@ -22,8 +22,9 @@ from training_sample import write_training_set
 
 from forecache.base.errors import CheckError, ConflictError, NotFoundError
 from forecache.base.settings import Settings, load_settings
+from forecache.cli.commands.models import show_verdict
 from forecache.cli.main import main
-from forecache.declare import Pipeline
+from forecache.declare import Baseline, Pipeline
 from forecache.lake.ledger import last_record
 from forecache.models.registry import alias_moves as moves
 from forecache.models.registry import model_versions as models
@@ -124,6 +125,7 @@ def test_candidate_worse_than_the_champion_stays_registered_with_the_reason(afte
     assert not verdict.passed
     assert "worse than champion 1" in verdict.line
     assert verdict.champion["roc_auc"] > verdict.metrics["roc_auc"]
+    assert "Champion 1, test" in write_report(lake, returns, 2).read_text()
     assert models.champion(lake, returns).version == 1
     candidate = models.model_version(lake, returns, 2)
     assert (candidate.gate, candidate.tags["gate_reason"]) == ("failed", "; ".join(verdict.reasons))
@@ -153,7 +155,7 @@ def test_the_verdict_is_a_table_and_plots_of_the_run(after: After) -> None:
 def test_candidate_below_the_floor_leaves_the_pipeline_without_a_champion(lake: Settings) -> None:
     verdict = judged(lake, sample.USELESS)
     failed = {check.name for check in verdict.checks if not check.passed}
-    assert failed == {"floor:roc_auc", "baseline"}
+    assert failed == {"floor:roc_auc", "baseline", "constant"}
     assert models.find_champion(lake, returns) is None
 
 
@@ -456,7 +458,8 @@ def test_the_run_records_data_code_environment_and_plots(after: After) -> None:
     assert len(client.get_metric_history(version.run_id, "validation_loss")) == 3
     assert run.inputs.dataset_inputs[0].dataset.name == "training_set_returns@2"
     plots = {Path(file.path).stem for file in client.list_artifacts(version.run_id, "plots")}
-    assert plots == {"label_mean", "roc", "calibration", "scores", "importance", "loss"}
+    curves = {"roc", "precision_recall", "gain", "lift", "calibration"}
+    assert plots == {"label_mean", *curves, "scores", "importance", "loss"}
     assert [file.path for file in client.list_artifacts(version.run_id, "torch")] == ["torch/model.pt2"]
     evaluation = load_evaluation(lake, version)
     assert {row["feature"] for row in evaluation["importance"]} == set(returns.feature_names)
@@ -591,15 +594,40 @@ def test_diff_shows_what_changed_between_versions(after: After) -> None:
 def test_regression_is_judged_by_its_own_metrics(lake: Settings) -> None:
     verdict = judged(lake, (0.0, 0.3, 5.0, 0.0, 0.0), basket)
     assert verdict.passed
-    assert set(verdict.metrics) == {"mae", "rmse", "r2", "spearman"} == set(verdict.baseline)
+    assert set(verdict.metrics) == {"mae", "rmse", "r2", "spearman", "gini", "top_decile"} == set(verdict.baseline)
     assert verdict.metrics["mae"] < verdict.baseline["mae"]
+    constant = next(check for check in verdict.checks if check.name == "constant")
+    assert constant.passed
+    assert "than always" in constant.reason
+    assert constant.reason in verdict.line
+
+
+def test_a_better_baseline_is_a_warning_in_verdict_command_and_report(
+    lake: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lenient = {"metric": "spearman", "floors": {"spearman": 0.1}, "baseline": Baseline("noise")}
+    mild = replace(basket, gate=replace(basket.gate, **lenient))
+    verdict = judged(lake, (0.0, 30.0, 500.0, 0.0, 0.0), mild)
+    assert verdict.passed
+    [warning] = verdict.warnings
+    assert warning.startswith("noise alone is better by mae (")
+    assert warning in verdict.line
+    assert "passed with a warning" in verdict.line
+    show_verdict(verdict)
+    assert "warning" in capsys.readouterr().out
+    assert 'class="verdict warned"' in write_report(lake, mild, verdict.model_version).read_text()
+    counting = replace(mild, gate=replace(mild.gate, not_worse_than_baseline=("mae",)))
+    again = run_gate(lake, counting, verdict.model_version, actor="test")
+    assert not again.passed
+    assert next(check for check in again.checks if check.name == "not_worse:mae").result == "failed"
 
 
 def test_the_report_is_one_file_with_metrics_verdict_and_plots(after: After) -> None:
     lake = after(good)
     training = sample.made_up_training(lake, returns, sample.GOOD, training_version=2)
     page = write_report(lake, returns, 1, stages=[training]).read_text()
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 9
+    assert "best F1 on the validation split" in page
     for text in ("It passed the gate and is the champion", "recency alone", "training_set_returns", "ROC AUC"):
         assert text in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

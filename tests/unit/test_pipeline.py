@@ -179,6 +179,20 @@ def test_a_gate_is_refused_whose_metric_the_label_does_not_have(churn, changes: 
         dataclasses.replace(churn, gate=gate)
 
 
+def test_a_gate_compares_with_its_baseline_by_metrics_that_the_baseline_has(churn) -> None:
+    ranked = dataclasses.replace(churn.gate, not_worse_than_baseline=("average_precision",))
+    assert dataclasses.replace(churn, gate=ranked).gate == ranked
+    for name, message in (("mae", "binary label by 'mae'"), ("log_loss", "a feature is no probability")):
+        gate = dataclasses.replace(churn.gate, not_worse_than_baseline=(name,))
+        with pytest.raises(SettingsError, match=message):
+            dataclasses.replace(churn, gate=gate)
+
+
+def test_a_network_is_not_fitted_again(churn) -> None:
+    with pytest.raises(SettingsError, match=r"Pipeline 'churn' declares Training\(refit=True\), .* torch network"):
+        dataclasses.replace(churn, training=dataclasses.replace(churn.training, refit=True))
+
+
 def test_wrong_baseline_and_published_field_are_refused(churn) -> None:
     gate = dataclasses.replace(churn.gate, baseline=Baseline("age"))
     with pytest.raises(SettingsError, match="baseline feature 'age', which it does not compute"):

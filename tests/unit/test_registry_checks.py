@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sample_project.pipelines.visits import basket, returns
 
-from forecache.declare import Pipeline
+from forecache.declare import Metric, Pipeline
 from forecache.models.inference.encoding import encoding_of
 from forecache.models.registry.gate import gate_checks as checks
 from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, slices
@@ -56,14 +56,60 @@ def test_a_check_without_a_limit_is_reported_and_a_regression_has_no_calibration
     assert next(checks.check_calibration(limited, LABEL, doubled)).result == "failed"
 
 
-def test_the_metrics_that_the_baseline_wins_are_named() -> None:
+def test_a_baseline_that_is_better_by_other_metrics_is_a_warning() -> None:
     metrics, baseline = {"mae": 2.0, "rmse": 5.0, "r2": 0.27}, {"mae": 3.0, "rmse": 4.0, "r2": 0.42}
     spent = BaselineScores("spent", GOOD, baseline)
-    [found] = checks.compare_other_metrics(basket, metrics, spent)
-    assert (found.result, found.value) == ("reported", None)
+    [found] = checks.compare_other_metrics(basket, metrics, [spent])
+    assert (found.result, found.passed, found.value) == ("warning", True, None)
     assert "alone is better by rmse (5.0000 against 4.0000), r2 (0.2700 against 0.4200)" in found.reason
     assert found.reason.endswith("the gate judges by mae")
-    assert not list(checks.compare_other_metrics(basket, {"mae": 2.0, "rmse": 3.0, "r2": 0.5}, spent))
+    assert not list(checks.compare_other_metrics(basket, {"mae": 2.0, "rmse": 3.0, "r2": 0.5}, [spent]))
+
+
+def test_a_baseline_that_is_better_by_a_metric_that_counts_fails_the_model_and_others_are_reported() -> None:
+    counting = replace(basket, gate=replace(basket.gate, not_worse_than_baseline=("r2",)))
+    metrics, low, high = {"mae": 2.0, "rmse": 5.0, "r2": 0.27}, {"mae": 3.0, "rmse": 4.0, "r2": 0.2}, {"r2": 0.42}
+    several = [BaselineScores("low", GOOD, low), BaselineScores("high", GOOD, high)]
+    failed, others = checks.compare_other_metrics(counting, metrics, several)
+    assert (failed.name, failed.result, failed.value) == ("not_worse:r2", "failed", pytest.approx(-0.15))
+    assert failed.reason == "r2 0.2700, 0.4200 of high alone wanted"
+    assert others.result == "reported"
+    assert others.reason.endswith("by rmse (5.0000 against 4.0000); the gate judges by mae, r2")
+    assert next(checks.compare_other_metrics(counting, metrics, several[:1])).passed
+
+
+SPENT = np.where(RNG.random(ROWS) < 0.86, 0.0, RNG.exponential(60, ROWS))
+CONSTANTS = {"8.4, the mean": 8.4, "0, the median": 0.0}
+
+
+def test_a_model_that_is_not_better_than_the_best_constant_fails() -> None:
+    examples = replace(EXAMPLES, label=SPENT, constants=CONSTANTS)
+    [check] = checks.check_constants(basket, examples, SPENT + 9)
+    assert not check.passed
+    assert check.value == pytest.approx(SPENT.mean() - 9)
+    assert f"worse than always 0, the median of the training split, with {SPENT.mean():.4f}" in check.reason
+    assert next(checks.check_constants(basket, examples, SPENT + 0.5)).passed
+    assert not next(checks.check_constants(basket, examples, np.zeros(ROWS))).passed  # equal to it
+    by_r2 = replace(basket, gate=replace(basket.gate, metric="r2"))
+    assert "than always 8.4, the mean" in next(checks.check_constants(by_r2, examples, SPENT + 9)).reason
+
+
+def test_an_order_is_compared_with_that_of_a_constant_if_the_metric_has_one() -> None:
+    examples = replace(EXAMPLES, constants={"0.5, the share of positive labels": 0.5})
+    assert next(checks.check_constants(returns, examples, GOOD)).passed
+    assert not next(checks.check_constants(returns, examples, RNG.normal(size=ROWS))).passed
+    ranked = replace(basket, gate=replace(basket.gate, metric="spearman"))
+    assert not list(checks.check_constants(ranked, replace(EXAMPLES, label=SPENT, constants=CONSTANTS), SPENT))
+
+
+def test_a_metric_of_one_s_own_that_takes_no_constant_is_not_compared_with_one() -> None:
+    def lift(label: Array, prediction: Array, weight: Array) -> float:
+        if np.ptp(prediction) == 0:
+            raise ValueError("all predictions are equal")
+        return float(label[prediction > prediction.mean()].mean())
+
+    own = replace(basket, gate=replace(basket.gate, metric="lift", metrics=(Metric("lift", lift),)))
+    assert not list(checks.check_constants(own, replace(EXAMPLES, label=SPENT, constants=CONSTANTS), SPENT))
 
 
 def against(pipeline: Pipeline, score: Array, baseline: Array) -> checks.Check:

@@ -63,6 +63,30 @@ def test_regression_metrics_equal_their_references() -> None:
     assert ours.spearman(TARGET, PREDICTION) == pytest.approx(spearmanr(TARGET, PREDICTION).statistic)
 
 
+def test_the_gini_coefficient_of_a_binary_label_follows_from_the_area_under_the_curve() -> None:
+    assert ours.gini(LABEL, SCORE) == pytest.approx(2 * sk.roc_auc_score(LABEL, SCORE) - 1)
+    assert ours.gini(TARGET, TARGET) == pytest.approx(1)
+    assert ours.gini(TARGET, -TARGET) == pytest.approx(-1)
+    assert ours.gini(TARGET, np.full(500, 3.0)) == pytest.approx(0)
+    assert ours.gini(TARGET, 10 * PREDICTION - 4) == pytest.approx(ours.gini(TARGET, PREDICTION))
+
+
+def test_the_top_decile_is_the_share_of_the_highest_scores_and_ties_at_its_border_count_in_part() -> None:
+    best = np.argsort(-PREDICTION)[:50]
+    assert ours.top_decile(TARGET, PREDICTION) == pytest.approx(TARGET[best].sum() / TARGET.sum())
+    assert ours.top_decile(TARGET, np.full(500, 3.0)) == pytest.approx(0.1)
+    label, score = np.array([8.0, 6.0, 2.0, *[0.0] * 17]), np.array([3.0, 2.0, 2.0, *[1.0] * 17])
+    assert ours.top_decile(label, score) == pytest.approx((8 + (6 + 2) / 2) / 16)
+
+
+def test_metrics_of_the_order_are_not_a_number_without_an_order_to_find() -> None:
+    nothing = np.zeros(500)
+    assert math.isnan(ours.gini(nothing, PREDICTION))
+    assert math.isnan(ours.gini(np.ones(500), PREDICTION))
+    assert math.isnan(ours.top_decile(nothing, PREDICTION))
+    assert math.isnan(ours.spearman(TARGET, np.full(500, 0.1)))
+
+
 def test_ece_is_zero_for_a_calibrated_constant_and_large_for_a_wrong_one() -> None:
     label = np.array([1.0, 0.0] * 50)
     assert ours.ece(label, np.full(100, 0.5), bins=1) == 0
@@ -86,7 +110,8 @@ def test_gain_is_positive_where_the_value_is_better(metric: str, expected: float
 
 
 @given(
-    st.lists(st.integers(0, 3), min_size=500, max_size=500), st.sampled_from(["roc_auc", "brier", "log_loss", "rmse"])
+    st.lists(st.integers(0, 3), min_size=500, max_size=500),
+    st.sampled_from(["roc_auc", "brier", "log_loss", "rmse", "gini", "top_decile"]),
 )
 def test_weighted_metric_equals_the_metric_of_repeated_rows(weights: list[int], metric: str) -> None:
     rows = np.repeat(np.arange(500), weights)

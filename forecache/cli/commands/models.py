@@ -159,9 +159,15 @@ def _judge(current: "Settings", pipeline: "Trainable", version: int) -> "GateVer
 
 
 def show_verdict(verdict: "GateVerdict") -> None:
-    """Print the gate's checks, one per line."""
+    """Print the gate's checks, one per line; failures in red, warnings in yellow."""
+    from rich.text import Text
+
+    colours = {"failed": "red", "warning": "yellow"}
     rows = [
-        (check.result if check.passed else "FAILED", check.name, check.value, check.limit, check.reason)
+        (
+            Text(check.result if check.passed else "FAILED", colours.get(check.result, "")),
+            *(check.name, check.value, check.limit, check.reason),
+        )
         for check in verdict.checks
     ]
     show_table(("", "check", "value", "limit", "reason"), rows, right=("value", "limit"))
@@ -196,6 +202,7 @@ def collect_verdicts(
                 "passed": verdict.passed,
                 "state": verdict.state,
                 "reasons": list(verdict.reasons),
+                "warnings": list(verdict.warnings),
                 "decided_by": pipeline.trained_gate.metric,
                 "baseline_feature": verdict.baseline_name,
                 "metrics": {metric: verdict.metrics[metric] for metric in metrics},
@@ -224,5 +231,7 @@ def show_models(models: list[dict[str, Any]]) -> None:
     for model in models:
         alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
         state = texts.get(model["state"], "passed the gate and waits for approval")
+        if model["passed"] and model["warnings"]:
+            state = click.style(f"{state} with a warning", fg="yellow")
         click.echo(f"{model['pipeline']} {model['model_version']}{alias} {state}: {'; '.join(model['reasons'])}.")
     click.echo()

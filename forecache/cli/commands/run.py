@@ -76,6 +76,9 @@ def _run_job(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job,
         print_json([stage_dict(result) for result in results])
     elif results or (only is None and not failures):
         show_stages(results)
+        for result in results:
+            for warning in result.details.get("warnings", ()) if result.stage == "training_set" else ():
+                click.secho(f"! {warning}", fg="yellow", err=True)
         _show_verdicts(current, results)
     if job == "ingest" and nights:
         _show_unread(current, pipelines, sources, nights)

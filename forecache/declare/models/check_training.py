@@ -8,7 +8,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.output_kinds import JUDGED
 from forecache.declare.checks import check_known, check_value
 from forecache.declare.models.applied import FunctionModel, RegisteredModel, SqlModel
-from forecache.declare.models.gate import METRICS, Gate, rank_cutoff
+from forecache.declare.models.gate import METRICS, RANKED_BY, Gate, rank_cutoff
 from forecache.declare.models.model import EstimatorModel, TorchModel, Training
 from forecache.declare.models.output import AnyOutput, Classes, Output, Quantiles, Segment, Vector
 from forecache.declare.models.trainable import TRAINED, Trainable
@@ -226,6 +226,11 @@ def check_training_outputs(owner: str, declared: Trainable) -> None:
                 f"{owner} has the output {output.name!r} of {type(output).__name__}, which no network is trained for.",
                 remedy="Beside the first output, a network returns numbers and vectors: Output and Vector.",
             )
+    if declared.training.refit and isinstance(declared.model, TorchModel):
+        raise SettingsError(
+            f"{owner} declares Training(refit=True), and its model is a torch network, which is not fitted again.",
+            remedy="Leave it out, or train an estimator: EstimatorModel.",
+        )
     if kind != "regression" and isinstance(declared.model, TorchModel):
         rule = f"log1p is for a regression; a {kind} label takes 'identity'."
         check_value(owner, "model.target", declared.model.target, declared.model.target == "identity", rule)
@@ -261,12 +266,17 @@ def check_gate(owner: str, declared: Trainable) -> None:
             f"{owner} has a metric of its own called {min(taken)!r}, as one of Forecache's is.",
             remedy="Call it something else.",
         )
-    for name in (gate.metric, *gate.floors):
+    for name in (gate.metric, *gate.floors, *gate.not_worse_than_baseline):
         if name not in known and (task != "ranking" or rank_cutoff(name) is None):
             raise SettingsError(
                 f"{owner} judges a {task} label by {name!r} in its gate, which is no metric of it.",
                 remedy=f"Those are {', '.join(known)}.",
             )
+    if task == "binary":
+        ranked = [name for name in METRICS[task] if name in RANKED_BY]
+        use = f"{owner} compares with its baseline in its gate by"
+        which = ", and a feature is no probability"
+        check_known(use, gate.not_worse_than_baseline, ranked, which, "It orders the rows:")
     check_known(f"{owner} slices its gate by", gate.slices, features, ", which is not a feature", "Its features are")
 
 

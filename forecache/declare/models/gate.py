@@ -10,13 +10,16 @@ from forecache.declare.checks import check_fields, check_least
 
 METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles", "ranking"], tuple[str, ...]] = {
     "binary": ("roc_auc", "average_precision", "log_loss", "brier", "ece"),
-    "regression": ("mae", "rmse", "r2", "spearman"),
+    "regression": ("mae", "rmse", "r2", "spearman", "gini", "top_decile"),
     "multiclass": ("log_loss", "accuracy", "macro_f1", "top_3_accuracy", "roc_auc", "ece"),
     "quantiles": ("pinball_loss", "coverage_error", "interval_width"),
     "ranking": ("ndcg@10", "recall@10", "mrr"),
 }
 """The metrics of a gate for each kind of label, and for quantiles of a number; see `docs/how-to/outputs.md`. Those of a
 ranking may have any other cutoff, such as "ndcg@5"."""
+
+RANKED_BY = ("roc_auc", "average_precision", "spearman", "gini", "top_decile")
+"""Metrics of the order of scores, which do not depend on their unit."""
 
 _AT = re.compile(r"(ndcg|recall)@([1-9][0-9]{0,3})")
 
@@ -75,7 +78,10 @@ class Gate:
         baseline: For a binary label, a regression and a ranking; of several, each has to be beaten. Classes and
             quantiles are compared with the same answer for all: class shares and quantiles of the training split. A
             ranking is compared with the random order, too.
-        baseline_margin: The metric must beat each baseline's by at least this much.
+        baseline_margin: The metric must beat each baseline's by at least this much. It must also beat the best
+            constant: the mean or the median of a regression's label in the training split, or a binary one's share.
+        not_worse_than_baseline: Further metrics by which a model may not be worse than any baseline. If none are named,
+            a baseline that is better by any other metric is a warning; else it is reported.
         max_regression: How much worse than the champion on the same rows the metric may be.
         slices: Features whose values (or quarters, of numbers) make slices, in each of which the champion is compared.
         max_slice_regression: How much worse than the champion the metric may be in any slice; only a difference that
@@ -92,6 +98,7 @@ class Gate:
     floors: Mapping[str, float]
     baseline: Baseline | tuple[Baseline, ...] | None = None
     baseline_margin: float = 0.0
+    not_worse_than_baseline: tuple[str, ...] = ()
     max_regression: float = 0.002
     slices: tuple[str, ...] = ()
     max_slice_regression: float = 0.01

@@ -53,7 +53,7 @@ class EstimatorModel:
 
     It gets the features as the table has them, float32 [n, num_features] with NaN for null: LightGBM and XGBoost take
     that as it is, a scikit-learn estimator that does not needs an imputer before it in its own pipeline. Of `Training`,
-    the dates and the seed count: the seed becomes every `random_state` that the estimator leaves open.
+    the dates, `refit` and the seed count: the seed becomes every `random_state` that the estimator leaves open.
 
     Attributes:
         build: `build()` returns the estimator, not fitted; with `predict_proba` if the label is binary or of several
@@ -119,6 +119,8 @@ class Training:
         deterministic: Use only algorithms that repeat to the bit; False: a GPU may train faster.
         patience: Number of epochs without a better validation loss after which training ends; the best weights are
             kept.
+        refit: Fit an estimator again on the rows of all splits, with the number of rounds that the validation split
+            chose, and serve that model if the gate passes. The gate judges the one that has never seen the test split.
     """
 
     num_as_of: int = 4
@@ -138,6 +140,7 @@ class Training:
     deterministic: bool = True
     patience: int = 4
     seed: int = 7
+    refit: bool = False
 
     def __post_init__(self) -> None:
         check_fields("`Training`", self)

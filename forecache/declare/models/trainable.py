@@ -225,5 +225,9 @@ def _drop_serving_limits(output: OutputSpec) -> OutputSpec:
 
 
 def _training_inputs(declared: Trainable) -> Any:
-    """The parts of `Training` that the trained model depends on: for an estimator the seed alone."""
-    return declared.training.seed if isinstance(declared.model, EstimatorModel) else declared.training
+    """The parts of `Training` that the trained model depends on: for an estimator the seed, and whether it is fitted
+    again."""
+    training = declared.training
+    if not isinstance(declared.model, EstimatorModel):
+        return training
+    return (training.seed, "refit") if training.refit else training.seed

@@ -16,6 +16,8 @@ from forecache.models.registry.gate.verdicts import outdated_reason
 from forecache.models.registry.model_versions import (
     CHALLENGER,
     CHAMPION,
+    JUDGED_CHECKSUMS_TAG,
+    JUDGED_TAG,
     PREVIOUS,
     REJECTED,
     ROLLED_BACK,
@@ -298,11 +300,12 @@ def close_operation(settings: Settings, pipeline: Trainable, closing: Promotion,
 def diff_models(settings: Settings, pipeline: Trainable, first: int, second: int) -> dict[str, tuple[Any, Any]]:
     """Pairs of values that differ between two versions: metrics, training data, code, features, parameters."""
     client = connect_mlflow(settings)
+    own = (CHECKSUMS_TAG, JUDGED_TAG, JUDGED_CHECKSUMS_TAG)
     sides = []
     for number in (first, second):
         version = model_version(settings, pipeline, number)
         parameters = client.get_run(version.run_id).data.params if version.run_id else {}
-        tags = {name: value for name, value in version.tags.items() if name != CHECKSUMS_TAG}
+        tags = {name: value for name, value in version.tags.items() if name not in own}
         sides.append({**parameters, **tags, **version.metrics})
     names = sorted(set(sides[0]) | set(sides[1]))
     pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}

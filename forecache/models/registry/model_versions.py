@@ -15,7 +15,7 @@ from forecache.base.steps import look_once
 from forecache.declare import Trainable
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease
-from forecache.models.tracking.artifacts import download_artifact, refuse_changed_files
+from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, refuse_changed_files
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.records import find_model_folder, find_versions
 
@@ -30,6 +30,9 @@ REJECTED = "rejected"
 ROLLED_BACK = "rolled_back"
 FEATURES_TAG = "features_fingerprint"
 """Tag of a version: fingerprint of its features' declaration and code, without the rows of the sources."""
+JUDGED_TAG, JUDGED_CHECKSUMS_TAG = "judged_model", "judged_checksums"
+"""Tags of a version that was fitted again on all labelled dates: URI and checksums of the model before, which the gate
+judges, as the served one has seen the test split."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,17 @@ def verified_folder(settings: Settings, version: ModelVersion) -> Path:
     folder = find_model_folder(settings, version.name, version.version)
     folder = folder or download_artifact(settings, artifact_uri=version.uri)
     refuse_changed_files(folder, version.name, version.version, version.tags)
+    return folder
+
+
+def judged_folder(settings: Settings, version: ModelVersion) -> Path:
+    """The folder of the model that the gate judges: the version's own, or the one before it was fitted again on all
+    labelled dates; CheckError if a file is not as it was when the version was registered."""
+    if JUDGED_TAG not in version.tags:
+        return verified_folder(settings, version)
+    folder = download_artifact(settings, artifact_uri=version.tags[JUDGED_TAG])
+    checksums = {CHECKSUMS_TAG: version.tags[JUDGED_CHECKSUMS_TAG]}
+    refuse_changed_files(folder, version.name, version.version, checksums)
     return folder
 
 

@@ -38,6 +38,8 @@ from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of
 from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.model_versions import (
     FEATURES_TAG,
+    JUDGED_CHECKSUMS_TAG,
+    JUDGED_TAG,
     ModelVersion,
     list_models,
     model_version,
@@ -46,7 +48,7 @@ from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.records import find_run_file
 from forecache.models.training.launch import find_run_folder, trained_encoding
-from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE, SPEC_FILE, TORCH_FILE
+from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, REFIT, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,14 +64,16 @@ def find_model_file(folder: Path) -> tuple[str, Path]:
     )
 
 
-def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ()) -> Any:
-    """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
+def log_model(
+    pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = (), *, part: str = "", name: str = "model"
+) -> Any:
+    """Log the model of a run's folder, or of a `part` of it, in the active MLflow run; returns MLflow's `ModelInfo`.
 
     The signature has one column for each column of the matrix and the declared outputs. They are floats; an ONNX graph
     takes categories as strings and integers as doubles, and an estimator the codes of the encoding. That, bounds and
     the order of the classes are in the model's metadata, for scoring without the declaration.
     """
-    runtime, path = find_model_file(run_dir)
+    runtime, path = find_model_file(run_dir / part)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
     names = ("mlflow", "numpy", *(["onnx"] if runtime == "onnx" else []), *find_runtimes()[runtime].packages)
     packages = [f"{name}=={found}" for name, found in installed_versions(*names).items()]
@@ -77,7 +81,7 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
     encoding = trained_encoding(pipeline, run_dir)
     metadata: dict[str, Any] = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
     metadata |= {} if encoding.is_plain else {ENCODING: encoding.to_json()}
-    common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": metadata}
+    common: dict[str, Any] = {"name": name, "pip_requirements": packages, "metadata": metadata}
     if runtime == "onnx":
         signature = _signature(pipeline, encoding, "float", takes_texts=True)
         return _log_onnx(path, encoding, signature=signature, **common)
@@ -142,8 +146,10 @@ def register_trained_model(
     before.
 
     The MLflow flavour is ONNX for a network, whose torch export is logged to the run as `torch/model.pt2`, and the
-    library's own for an estimator. NotFoundError if the training table's version is gone, InputError for an empty
-    split.
+    library's own for an estimator. If the estimator was fitted again on the rows of all splits, that model is the
+    version; the one before is evaluated and judged, and logged to the run as `judged_model`.
+
+    NotFoundError if the training table's version is gone, InputError for an empty split.
 
     Returns:
         `rows` of the test split; `details`: model_version, mlflow_run_id, model_uri, metrics, baseline (by split).
@@ -170,6 +176,7 @@ def register_trained_model(
         "metrics": evaluation["metrics"],
         "baseline": evaluation["baseline"],
         "baseline_feature": evaluation["baseline_feature"],
+        **({"refit": evaluation["refit"]} if "refit" in evaluation else {}),
     }
     seconds, rows = time.perf_counter() - started, evaluation["rows"]["test"]
     if not skipped:
@@ -211,7 +218,8 @@ def _evaluate_folder(settings: Settings, pipeline: Trainable, training: StageRes
         for name in _SPLITS
     }
     evaluation = evaluate_model(pipeline, model, splits)
-    return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
+    known = {name: details[name] for name in ("history", "refit") if name in details}
+    return {**evaluation, **known, "unit": details.get("unit", "epoch")}
 
 
 class ScoredSplit(NamedTuple):
@@ -264,16 +272,20 @@ def _log_and_register(
         classes = training_classes(
             settings, pipeline, version=details["training_version"], table=details["training_table"]
         )
-        logged = log_model(pipeline, Path(details["run_dir"]), classes)
+        run_dir, refitted = Path(details["run_dir"]), "refit" in details
+        judged = log_model(pipeline, run_dir, classes, name="judged_model" if refitted else "model")
+        served = log_model(pipeline, run_dir, classes, part=REFIT) if refitted else judged
         progress(f"evaluating {pipeline.name}", 0.4)
-        folder = download_artifact(settings, artifact_uri=logged.model_uri)
+        folder = download_artifact(settings, artifact_uri=judged.model_uri)
+        checksums = {JUDGED_TAG: judged.model_uri, JUDGED_CHECKSUMS_TAG: json.dumps(file_checksums(folder))}
         evaluation = _evaluate_folder(settings, pipeline, training, folder)
         progress(f"registering {pipeline.name}", 0.8)
         _log_figures(client, run.info.run_id, pipeline, details, evaluation)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
     lease.confirm()  # whoever has taken it over makes the version
-    return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
+    tags = {"inputs": inputs, **(checksums if refitted else {})}
+    return _create_version(settings, client, pipeline, training, evaluation, tags, served, run.info.run_id)
 
 
 def _log_figures(
@@ -302,7 +314,8 @@ def _declared_parameters(pipeline: Trainable, details: Mapping[str, Any]) -> dic
     if isinstance(pipeline.model, TorchModel):
         return vars(pipeline.training)
     own = {f"estimator.{name}": value for name, value in details["estimator"]["parameters"].items()}
-    return {"seed": pipeline.training.seed, "estimator": details["estimator"]["class"], **own}
+    chosen = {"seed": pipeline.training.seed, "refit": pipeline.training.refit}
+    return {**chosen, "estimator": details["estimator"]["class"], **own}
 
 
 def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training: StageResult) -> None:
@@ -341,7 +354,7 @@ def _create_version(
     pipeline: Trainable,
     training: StageResult,
     evaluation: dict[str, Any],
-    inputs: str,
+    tags: Mapping[str, str],
     logged: Any,
     run: str,
 ) -> ModelVersion:
@@ -353,7 +366,7 @@ def _create_version(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = {
-        "inputs": inputs,
+        **tags,
         "features": json.dumps(pipeline.feature_names),
         "output": pipeline.main_output.name,
         "flavour": find_model_file(Path(training.details["run_dir"]))[0],

@@ -1,7 +1,8 @@
 """The gate: a candidate becomes the champion only if it reaches the floors, beats the baseline and is not a regression.
 
 Candidate and champion are scored on the same rows: the test split of the training table at the Delta version that
-the candidate was trained on.
+the candidate was trained on. Of a model that was fitted again on all labelled dates, it is the one before that is
+scored, as it has not seen those rows.
 """
 
 from collections.abc import Sequence
@@ -42,10 +43,12 @@ from forecache.models.registry.gate.verdicts import (
 )
 from forecache.models.registry.model_versions import (
     CHAMPION,
+    JUDGED_TAG,
     REJECTED,
     ROLLED_BACK,
     ModelVersion,
     find_champion,
+    judged_folder,
     model_version,
     registry_lock,
     verified_folder,
@@ -110,7 +113,10 @@ def _judge_candidate(
     settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[GateVerdict, dict[str, str]]:
     table, table_version = candidate.training_table
-    model = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
+    model = open_model(judged_folder(settings, candidate), pipeline.main_output.spec)
+    served = model
+    if JUDGED_TAG in candidate.tags:
+        served = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
     features = model.input_names(candidate.features)
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
@@ -125,8 +131,8 @@ def _judge_candidate(
         baselines = score_baselines(pipeline, examples)
         best = baselines[0]
         checks += check_scores(pipeline, examples, scores, metrics, baselines)
-        checks.append(check_latency(pipeline.trained_gate, model, examples.features, examples.sizes))
-        checks.append(check_size(pipeline.trained_gate, model.size_bytes))
+        checks.append(check_latency(pipeline.trained_gate, served, examples.features, examples.sizes))
+        checks.append(check_size(pipeline.trained_gate, served.size_bytes))
     champion_scores: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
         found, champion_scores = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
@@ -161,7 +167,7 @@ def _compare_with_champion(
 ) -> tuple[list[Check], Array | None]:
     """The checks against the champion, and its scores for the candidate's rows; None if it cannot score them."""
     table, table_version = candidate.training_table
-    folder = verified_folder(settings, before)
+    folder = judged_folder(settings, before)
     try:
         model = open_model(folder, pipeline.main_output.spec)
         features = model.input_names(before.features)
@@ -234,7 +240,7 @@ def _stored_verdict(pipeline: Trainable, candidate: ModelVersion, before: ModelV
 
 
 def _main_reasons(checks: list[Check]) -> list[str]:
-    shown = ("baseline", "other_metrics", CHAMPION, "floor")
+    shown = ("baseline", "constant", "not_worse", "other_metrics", CHAMPION, "floor")
     return [check.reason for check in checks if check.name.partition(":")[0] in shown]
 
 

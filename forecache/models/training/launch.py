@@ -141,7 +141,8 @@ def train(
     Returns:
         `rows` of the training split; `details`: run_dir, mlflow_run_id, training_table, training_version, epochs,
         best_epoch, validation_loss, workers, device, precision, parallel, history, the export's parity, cost (see
-        `forecache.models.training.launch`), usage and advice on the next run's size.
+        `forecache.models.training.launch`), usage and advice on the next run's size; for a model that was fitted again
+        `refit`, the number of its rows and rounds.
 
     Raises:
         NotFoundError: There is no training set yet.
@@ -359,6 +360,8 @@ def _report_event(progress: Progress, pipeline: Trainable, event: dict[str, Any]
         )
     elif event["event"] == "export":
         progress(f"exporting {pipeline.name}", None)
+    elif event["event"] == "refit":
+        progress(f"fitting {pipeline.name} again on the rows of all splits", None)
     elif event["event"] == "warning":
         progress(f"training {pipeline.name}: {event['message']}", None)
 

@@ -28,6 +28,7 @@ from forecache.models.training.spec import (
     HEARTBEAT_FILE,
     METRICS_FILE,
     MODEL_FILES,
+    REFIT,
     RESULT_FILE,
     SPEC_FILE,
     TORCH_FILE,
@@ -39,7 +40,8 @@ from forecache.models.training.spec import (
 TRAINED_FILE = "trained.json"
 NODES_FILE = "nodes.json"
 """The run of a pipeline that further nodes may join, and its state, in the pipeline's folder."""
-_RESULT_FILES = (*MODEL_FILES.values(), TORCH_FILE, METRICS_FILE, RUN_FILE, SPEC_FILE, RESULT_FILE)
+_REFITTED = tuple(f"{REFIT}/{name}" for name in MODEL_FILES.values())
+_RESULT_FILES = (*MODEL_FILES.values(), *_REFITTED, TORCH_FILE, METRICS_FILE, RUN_FILE, SPEC_FILE, RESULT_FILE)
 _KEPT_FOLDERS = ("trained", ".leases")
 _SHARE_EVERY_S = 10.0
 
@@ -221,7 +223,7 @@ def _progress(events: "Iterator[Any] | Sequence[Any]") -> tuple[int, float]:
 
 
 def _shared_name(name: str, digest: str) -> str:
-    return f"trained/{digest[:16]}-{name}"
+    return f"trained/{digest[:16]}-{name.replace('/', '-')}"
 
 
 def _digest(path: Path) -> str:

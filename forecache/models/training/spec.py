@@ -29,6 +29,8 @@ CHECKPOINTS = "checkpoints"
 LANES = 8
 ONNX_FILE = "model.onnx"
 TORCH_FILE = "model.pt2"
+REFIT = "refit"
+"""Folder, in the run's, of the model that was fitted again on all labelled dates, under the same file name."""
 
 MODEL_FILES = {"onnx": ONNX_FILE, "lightgbm": "model.lgb", "xgboost": "model.json", "sklearn": "model.skops"}
 """File name of a trained model by the runtime that scores it, in the run's folder and in MLflow's model folder."""

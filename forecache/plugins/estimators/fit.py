@@ -25,11 +25,13 @@ from forecache.declare import EstimatorModel, Trainable
 from forecache.declare.loading import load_trainable
 from forecache.declare.models.gate import rank_cutoff
 from forecache.lake.split_rows import training_classes
-from forecache.models.inference.encoding import encoding_of
+from forecache.models.inference.encoding import MatrixEncoding, encoding_of
+from forecache.models.inference.runtimes.runtime import Predict
 from forecache.models.training.process import TrainingPlan, process_environment
 from forecache.models.training.spec import (
     HEARTBEAT_FILE,
     LANES,
+    REFIT,
     RESULT_FILE,
     SPEC_FILE,
     Events,
@@ -44,6 +46,7 @@ from forecache.plugins.estimators.libraries import (
     machine_memory_bytes,
     num_rounds,
     read_matrix,
+    refit,
     set_seed,
 )
 from forecache.plugins.estimators.runtimes import load_lightgbm, load_xgboost
@@ -84,6 +87,7 @@ def measure_usage(started: float) -> dict[str, Any]:
 
 _REPORT_EVERY_S = 1.0
 _PARITY_ROWS = 4096
+_SPLITS = ("train", "validation", "test")
 _TOLERANCE = 1e-5
 _LOSSES = {
     "binary": "log_loss",
@@ -101,7 +105,8 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     InputError if a split cannot be used, or a binary label's training split has one class only; SettingsError if the
     declared estimator cannot predict this kind of label; CheckError if it cannot be saved without code in its file
     (checked before it is fitted), or the saved model's predictions differ from the fitted one's or are no
-    probabilities.
+    probabilities. With `Training.refit` also the model that was fitted again, in the folder `refit`; the file that is
+    written last says that all is there.
     """
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))
@@ -141,27 +146,66 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         "categories": [column for column, _ in encoding.categories.values()],
         "places": _places(pipeline),
     }
-    fitted = combine_estimators([fit(each, encoding.columns, train, validation, **told) for each in estimators])
+    found = [fit(each, encoding.columns, train, validation, **told) for each in estimators]
+    fitted = combine_estimators(found)
     events("export")
     path = save(fitted, spec.folder)
-    checked = _check_saved_model(pipeline, fitted, estimators, path, validation)
+    predict, checked = _check_saved_model(pipeline, fitted, estimators, path, validation.features[:_PARITY_ROWS])
+    checked["validation_loss"] = _loss(pipeline, validation, predict(validation.features))
+    counts = {"train": len(train.label), "validation": len(validation.label)}
+    served: dict[str, Any] = {}
+    if pipeline.training.refit:
+        del train, validation, predict  # one copy of the rows is in memory at a time
+        events("refit")
+        path, served = _refit(spec, pipeline, settings, encoding, classes, [each.best_round + 1 for each in found])
     result = {
         "unit": "round",
         "epochs": fitted.rounds,
         "best_epoch": fitted.best_round,
         "loss": fitted.loss or _LOSSES[pipeline.task],
         "history": rounds.history,
-        "rows": {"train": len(train.label), "validation": len(validation.label)},
+        "rows": counts,
         "weights_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
         "estimator": describe_estimator(estimators[0], fitted),
         "usage": measure_usage(started),
         **describe_process(),
         **checked,
+        **served,
     }
     if rounds.history:
         result["validation_loss"] = rounds.history[fitted.best_round]["validation_loss"]
     write_durably(spec.folder / RESULT_FILE, json.dumps(result, indent=2))
     events("done")
+
+
+def _refit(
+    spec: TrainingSpec,
+    pipeline: Trainable,
+    settings: Settings,
+    encoding: MatrixEncoding,
+    classes: Sequence[str],
+    rounds: Sequence[int],
+) -> tuple[Path, dict[str, Any]]:
+    """Fit new estimators on the rows of all splits, each with its number of rounds, and save and check the model.
+
+    Returns:
+        The model's file, and `refit` for the result: `rows` by split together, and `rounds`.
+    """
+    assert isinstance(pipeline.model, EstimatorModel)
+    rows = read_matrix(settings, pipeline, encoding, version=spec.table_version, split=_SPLITS, classes=classes)
+    estimators = [set_seed(each, pipeline.training.seed) for each in _build_estimators(pipeline, pipeline.model)]
+    categories = [column for column, _ in encoding.categories.values()]
+    fitted = combine_estimators(
+        [
+            refit(each, encoding.columns, rows, rounds=number, categories=categories)
+            for each, number in zip(estimators, rounds, strict=True)
+        ]
+    )
+    folder = spec.folder / REFIT
+    folder.mkdir(exist_ok=True)
+    path = save(fitted, folder)
+    _check_saved_model(pipeline, fitted, estimators, path, rows.features[:_PARITY_ROWS])
+    return path, {"refit": {"rows": len(rows.label), "rounds": fitted.rounds}}
 
 
 class RoundRecorder:
@@ -224,16 +268,16 @@ def _build_estimators(pipeline: Trainable, model: EstimatorModel) -> list[Any]:
 
 
 def _check_saved_model(
-    pipeline: Trainable, fitted: FittedEstimator, estimators: Sequence[Any], path: Path, validation: Matrix
-) -> dict[str, float]:
-    """Load the file as scoring does and compare it with the estimator; returns the differences and validation loss."""
+    pipeline: Trainable, fitted: FittedEstimator, estimators: Sequence[Any], path: Path, sample: np.ndarray
+) -> tuple[Predict, dict[str, float]]:
+    """Load the file as scoring does and compare it with the estimator on some rows; returns its function, and the
+    differences."""
     task, several = pipeline.task, pipeline.output_specs[0].is_array
     payload = path.read_bytes()
     if fitted.library == "sklearn":
         predict = load_predict(payload, several=several)
     else:
         predict = {"lightgbm": load_lightgbm, "xgboost": load_xgboost}[fitted.library](payload)
-    sample = validation.features[:_PARITY_ROWS]
     if task in ("binary", "multiclass"):
         expected = np.asarray(estimators[0].predict_proba(sample), np.float64)
         expected = expected[:, 1] if predict(sample[:1]).ndim == 1 else expected
@@ -260,8 +304,7 @@ def _check_saved_model(
             f"{len(sample)} rows.",
             remedy="Use one of the library's own objectives, which its file format can store.",
         )
-    loss = _loss(pipeline, validation, predict(validation.features))
-    return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
+    return predict, {"parity_max_abs": float(difference.max()), "parity_max_relative": relative}
 
 
 def _places(pipeline: Trainable) -> int:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -43,22 +44,23 @@ def read_matrix(
     encoding: MatrixEncoding,
     *,
     version: int,
-    split: str,
+    split: str | tuple[str, ...],
     classes: Sequence[str] = (),
 ) -> Matrix:
-    """Read a split in the table's order; it takes rows x (columns of the matrix + 1) x 4 bytes.
+    """Read a split, or several one after the other, in the table's order: rows x (columns of the matrix + 1) x 4 bytes.
 
     NotFoundError without the table or the version; InputError if a column is missing, the split is empty or larger than
     the machine's memory, or a label is null.
     """
     table, names, label = pipeline.training_table, pipeline.feature_names, pipeline.trained_label.name
-    rows = count_split(settings, table, version=version, split=split)
+    splits = (split,) if isinstance(split, str) else split
+    rows = sum(count_split(settings, table, version=version, split=each) for each in splits)
     if not rows:
         raise InputError(
             f"The split {split!r} of {table!r} has no row at version {version}.",
             remedy="Build the training set for an as-of date with enough history.",
         )
-    _require_memory(rows * (encoding.width + 1) * 4, rows, split)
+    _require_memory(rows * (encoding.width + 1) * 4, rows, " and ".join(splits))
     weight = pipeline.trained_label.weight
     matrix = Matrix(
         np.empty((rows, encoding.width), np.float32),
@@ -68,7 +70,8 @@ def read_matrix(
     start, ranked = 0, pipeline.task == "ranking"
     requests: list[NDArray[np.object_]] = []
     columns = [*names, *pipeline.trained_label.columns, *([pipeline.group_column] if ranked else [])]
-    for batch in split_batches(settings, table, version=version, split=split, columns=columns):
+    batches = (split_batches(settings, table, version=version, split=each, columns=columns) for each in splits)
+    for batch in chain.from_iterable(batches):
         stop = start + batch.num_rows
         if batch.column(label).null_count:
             raise InputError(
@@ -162,6 +165,22 @@ def fit(
     return FittedEstimator(library, estimator)
 
 
+def refit(
+    estimator: Any, names: tuple[str, ...], rows: Matrix, *, rounds: int, categories: Sequence[int] = ()
+) -> FittedEstimator:
+    """Fit on all rows with a number of boosting rounds, and without validation rows, so that nothing stops earlier.
+
+    The arguments are those of `fit`; scikit-learn has no rounds.
+    """
+    library = library_of(estimator)
+    if library == "lightgbm":
+        return _refit_lightgbm(estimator, names, rows, rounds, categories)
+    if library == "xgboost":
+        return _refit_xgboost(estimator, names, rows, rounds)
+    estimator.fit(rows.features, rows.label, **_weight_argument(estimator, rows))
+    return FittedEstimator(library, estimator)
+
+
 def _weight_argument(estimator: Any, train: Matrix) -> dict[str, Any]:
     """The argument of `fit` with the rows' weights; of a scikit-learn pipeline, that of its last step."""
     if train.weight is None:
@@ -192,11 +211,7 @@ def _fit_lightgbm(
         trained = _losses(round_.model.eval_train(), ranks) if followed else {}
         ended(round_.iteration, trained.get(followed), losses.get(followed))
 
-    # Without these two, equal inputs can give different trees in another run.
-    repeatable = {"deterministic": True, "force_row_wise": True}
-    known = estimator.get_params()
-    chosen = any(name in known for name in (*repeatable, "force_col_wise"))
-    estimator.set_params(**({} if chosen else repeatable))
+    _make_repeatable(estimator)
     stop = [lightgbm.early_stopping(patience, verbose=False)] if patience else []
     # LightGBM 4.7 renamed the argument and warns about the former name.
     renamed = "eval_X" in signature(estimator.fit).parameters
@@ -220,6 +235,38 @@ def _fit_lightgbm(
     )
     booster = estimator.booster_  # with the kept rounds only
     return FittedEstimator("lightgbm", booster, rounds, booster.current_iteration() - 1, followed)
+
+
+def _make_repeatable(estimator: Any) -> None:
+    # Without these two, equal inputs can give different trees in another run.
+    repeatable = {"deterministic": True, "force_row_wise": True}
+    known = estimator.get_params()
+    chosen = any(name in known for name in (*repeatable, "force_col_wise"))
+    estimator.set_params(**({} if chosen else repeatable))
+
+
+_ROUNDS = ("num_iterations", "num_iteration", "n_iter", "num_tree", "num_trees", "num_round", "num_rounds", "nrounds",
+           "num_boost_round", "max_iter")  # fmt: skip
+"""LightGBM's other names of `n_estimators`, which go before it."""
+_STOPPING = ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change")
+
+
+def _refit_lightgbm(
+    estimator: Any, names: tuple[str, ...], rows: Matrix, rounds: int, categories: Sequence[int]
+) -> FittedEstimator:
+    _make_repeatable(estimator)
+    known = estimator.get_params()
+    changed = {name: rounds for name in _ROUNDS if name in known} | {name: 0 for name in _STOPPING if name in known}
+    estimator.set_params(n_estimators=rounds, **changed)
+    estimator.fit(
+        rows.features,
+        rows.label,
+        sample_weight=rows.weight,
+        feature_name=list(names),
+        categorical_feature=list(categories) or "auto",
+        **({"group": rows.sizes} if is_ranker(estimator) else {}),
+    )
+    return FittedEstimator("lightgbm", estimator.booster_, rounds, estimator.booster_.current_iteration() - 1)
 
 
 def is_ranker(estimator: Any) -> bool:
@@ -275,3 +322,21 @@ def _fit_xgboost(
     booster = booster[:kept] if kept < rounds else booster
     booster.feature_names = list(names)
     return FittedEstimator("xgboost", booster, rounds, kept - 1, f"1 - {followed}" if ranks and followed else followed)
+
+
+def _refit_xgboost(estimator: Any, names: tuple[str, ...], rows: Matrix, rounds: int) -> FittedEstimator:
+    import xgboost
+
+    kept = [each for each in estimator.callbacks or () if not isinstance(each, xgboost.callback.EarlyStopping)]
+    estimator.set_params(n_estimators=rounds, early_stopping_rounds=None, callbacks=kept or None)
+    ranks = is_ranker(estimator)
+    estimator.fit(
+        rows.features,
+        rows.label,
+        sample_weight=rows.weight_of_requests if ranks else rows.weight,
+        verbose=False,
+        **({"group": rows.sizes} if ranks else {}),
+    )
+    booster = estimator.get_booster()
+    booster.feature_names = list(names)
+    return FittedEstimator("xgboost", booster, rounds, booster.num_boosted_rounds() - 1)

@@ -249,7 +249,13 @@ def _fact(
         if judges
         else _inputs(settings, stage, rows, details),
         outputs=[] if judges else _outputs(settings, stage, subject, rows, details),
-        details={"commit_version": commit, "rows": sum(row["rows"] for row in rows), "inputs": first["inputs"]},
+        details={
+            "commit_version": commit,
+            "rows": sum(row["rows"] for row in rows),
+            "inputs": first["inputs"],
+            # Of a model that was fitted again on the rows of all splits, their number and that of its rounds.
+            **next(({"refit": said["refit"]} for said in details.values() if "refit" in said), {}),
+        },
     )
 
 

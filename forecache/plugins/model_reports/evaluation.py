@@ -7,11 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.base.ranking import mark_changes, mean_of_requests, ndcg_at, weight_of_requests
-from forecache.declare import Trainable
+from forecache.declare import Pipeline, Trainable
 from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, score_features
 from forecache.models.registry.gate.metric_judge import judge_of, single_values
-from forecache.models.registry.gate.score_metrics import Array, coverage
+from forecache.models.registry.gate.score_metrics import Array, coverage, spearman
 from forecache.models.registry.register import ScoredSplit
+from forecache.plugins.model_reports.curves import (
+    best_threshold,
+    confusion,
+    cumulative_gain,
+    lift_by_tenth,
+    precision_recall_curve,
+    residual_counts,
+)
 
 _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
@@ -30,8 +38,10 @@ def evaluate(
         `label_mean` by split and as-of date, except for classes; for the test split `roc` (binary), `calibration` (for
         classes each against all others, and `calibration_by_class`; for quantiles the share of labels up to each),
         `scores` (histogram, for classes their counts), `importance` (loss of the gate's metric when a feature is
-        shuffled). With several baselines, the figures are those of the best on the test split. A ranking has no
-        calibration, but `places`: nDCG by the number of places, of the model and each baseline.
+        shuffled, and its rank correlation with the score). For a binary label and a regression `gain` and `lift`, with
+        `precision_recall` and `decisions` of the one, and `residuals` of the other. With several baselines, the figures
+        are those of the best on the test split. A ranking has no calibration, but `places`: nDCG by the number of
+        places, of the model and each baseline.
     """
     task, test, (scores, baselines) = pipeline.task, splits["test"], scored["test"]
     result: dict[str, Any] = {
@@ -44,13 +54,36 @@ def evaluate(
         result["calibration_by_class"] = {
             name: calibration((test.label == i).astype(np.float64), scores[:, i]) for i, name in enumerate(test.classes)
         }
+    both = {"model": scores, "baseline": baselines[0].score}
+    if task in ("binary", "regression"):
+        curves = {name: cumulative_gain(test.label, values) for name, values in {**both, "best": test.label}.items()}
+        result |= {"gain": curves if curves["model"] else {}, "lift": lift_by_tenth(test.label, scores)}
+    if task == "regression":
+        result["residuals"] = residual_counts(test.label, scores)
     if task == "binary":
-        both = {"model": scores, "baseline": baselines[0].score}
         result["roc"] = {name: roc_curve(test.label, values) for name, values in both.items()}
+        found = {name: precision_recall_curve(test.label, values) for name, values in both.items()}
+        result["precision_recall"] = found if found["model"] else {}
+        held_out = splits["validation"].label, scored["validation"].scores
+        result["decisions"] = decisions(pipeline, test.label, scores, best=best_threshold(*held_out))
     if task == "ranking":
         ranked = {"model": scores, **{each.name: each.score for each in baselines}}
         result["places"] = {name: ndcg_by_places(test, values) for name, values in ranked.items()}
     return result
+
+
+def decisions(pipeline: Trainable, label: Array, scores: Array, *, best: float) -> list[dict[str, Any]]:
+    """The confusion at each bound of the pipeline's segments of its first output, and at the threshold with the best F1
+    on the validation split; ascending."""
+    segments = pipeline.segments if isinstance(pipeline, Pipeline) else ()
+    why = {best: "best F1 on the validation split"}
+    for segment in segments:
+        if segment.of == pipeline.main_output.name:
+            why |= {
+                bound: f"{segment.name}: {above}"
+                for bound, above in zip(segment.bounds, segment.labels[1:], strict=True)
+            }
+    return [{"of": why[threshold], **confusion(label, scores, threshold)} for threshold in sorted(why)]
 
 
 def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
@@ -128,13 +161,20 @@ def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] 
 def importance(
     pipeline: Trainable, model: CandidateModel, examples: SplitExamples, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
+    """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first.
+
+    `direction` is the rank correlation of a feature that is a number with the score, over the rows that have it: above
+    0, larger values go with larger scores. None without one.
+    """
     rng = np.random.default_rng(seed)
     some = examples.select(_sample_rows(examples, rng))
     features, label, weight = some.features, some.label, some.weight
     judge = judge_of(pipeline, some.sizes)
     metric = judge.metrics[pipeline.trained_gate.metric]
-    reference = metric(label, score_features(model, features, examples.classes), weight)
+    scores = score_features(model, features, examples.classes)
+    reference = metric(label, scores, weight)
+    numbers = [each.name for each in some.encoding.features if each.type in ("number", "integer")]
+    single = single_values(pipeline, scores)
     result = []
     for name, places in some.encoding.places.items():
         losses = []
@@ -143,8 +183,19 @@ def importance(
             shuffled[:, places] = shuffled[rng.permutation(len(shuffled)), places]
             value = metric(label, score_features(model, shuffled, examples.classes), weight)
             losses.append(judge.gain(pipeline.trained_gate.metric, reference, value))
-        result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
+        direction = None
+        if name in numbers and pipeline.task != "multiclass":
+            direction = _rank_correlation(some.feature_column(name).astype(np.float64), single)
+        found = {"loss": float(np.mean(losses)), "std": float(np.std(losses))}
+        result.append({"feature": name, **found, "direction": direction})
     return sorted(result, key=lambda row: -row["loss"])
+
+
+def _rank_correlation(feature: Array, scores: Array) -> float | None:
+    """Over the rows that have the feature; None if it or the scores do not vary."""
+    known = ~np.isnan(feature)
+    found = spearman(feature[known], scores[known]) if known.any() else float("nan")
+    return found if found == found else None
 
 
 def _sample_rows(examples: SplitExamples, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -40,16 +40,18 @@ def _draw_all(evaluation_json: str) -> Mapping[str, str]:
     plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
         "label_mean": _label_mean,
         "roc": _roc,
+        "precision_recall": _precision_recall,
+        "gain": _gain,
+        "lift": _lift,
         "places": _places,
         "calibration": _calibration,
         "scores": _scores,
+        "residuals": _residuals,
         "importance": _importance,
         "loss": _loss,
     }
-    there = {name: bool(evaluation.get(name)) for name in ("roc", "places", "calibration", "label_mean")} | {
-        "loss": bool(evaluation["history"])
-    }
-    names = [name for name in plots if there.get(name, True)]
+    there = {name: bool(evaluation.get(name)) for name in plots} | {"loss": bool(evaluation["history"])}
+    names = [name for name in plots if there[name]]
     heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
     heights |= {"scores": 0.3 * len(evaluation["classes"]) + 0.9} if evaluation.get("classes") else {}
     return {name: draw_svg(name, plots[name], evaluation, heights.get(name)) for name in names}
@@ -78,8 +80,7 @@ def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
 
 
 def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
-    named = {"model": (ACCENT, "model"), "baseline": (SECOND, f"{evaluation['baseline_feature']} alone")}
-    for name, (colour, label) in named.items():
+    for name, (colour, label) in _named(evaluation).items():
         curve = evaluation["roc"][name]
         area = evaluation["metrics" if name == "model" else "baseline"]["test"]["roc_auc"]
         axes.plot(
@@ -88,6 +89,51 @@ def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
     axes.legend(loc="lower right")
+
+
+def _precision_recall(axes: Any, evaluation: dict[str, Any]) -> None:
+    for name, (colour, label) in _named(evaluation).items():
+        curve = evaluation["precision_recall"][name]
+        axes.plot(curve["recall"], curve["precision"], color=colour, label=label, drawstyle="steps-pre")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
+    _add_legend(axes)
+
+
+def _gain(axes: Any, evaluation: dict[str, Any]) -> None:
+    for name, (colour, label) in {"best": (SOFT, "best order"), **_named(evaluation)}.items():
+        curve = evaluation["gain"][name]
+        axes.plot(np.linspace(0, 1, len(curve)), curve, color=colour, label=label)
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    what = "positive rows" if evaluation["kind"] == "binary" else "the label's sum"
+    axes.set(xlabel="share of the rows, highest predictions first", ylabel=f"share of {what}")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    axes.legend(loc="lower right")
+
+
+def _lift(axes: Any, evaluation: dict[str, Any]) -> None:
+    lifts = [row["lift"] for row in evaluation["lift"]]
+    axes.bar(range(1, len(lifts) + 1), lifts, 0.6, color=ACCENT)
+    axes.axhline(1, color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set(xlabel="tenth of the rows, highest predictions first", ylabel="mean label over that of all")
+    axes.set_xticks(range(1, len(lifts) + 1))
+    axes.grid(visible=False, axis="x")
+
+
+def _residuals(axes: Any, evaluation: dict[str, Any]) -> None:
+    data = evaluation["residuals"]
+    shares = [count / data["rows"] for count in data["counts"]]
+    axes.stairs(shares, data["edges"], color=ACCENT, fill=True, alpha=0.35)
+    axes.stairs(shares, data["edges"], color=ACCENT, linewidth=1.2)
+    for name, colour in (("mean", SECOND), ("median", MUTED)):
+        axes.axvline(data[name], color=colour, linewidth=1.2, label=f"{name} {data[name]:.4g}")
+    axes.set(xlabel="prediction minus label", ylabel="share of the rows")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _add_legend(axes)
+
+
+def _named(evaluation: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Colour and name of the model and the baseline."""
+    return {"model": (ACCENT, "model"), "baseline": (SECOND, f"{evaluation['baseline_feature']} alone")}
 
 
 def _places(axes: Any, evaluation: dict[str, Any]) -> None:
@@ -160,8 +206,13 @@ def _class_shares(axes: Any, data: dict[str, Any]) -> None:
 
 def _importance(axes: Any, evaluation: dict[str, Any]) -> None:
     rows = evaluation["importance"][::-1]
-    names, losses = [row["feature"] for row in rows], [row["loss"] for row in rows]
-    axes.barh(names, losses, 0.6, color=ACCENT, xerr=[row["std"] for row in rows], ecolor=MUTED, error_kw={"lw": 0.8})
+    losses = [row["loss"] for row in rows]
+    colours = [SECOND if (row.get("direction") or 0) < 0 else ACCENT for row in rows]
+    names = [
+        f"{row['feature']} {row['direction']:+.2f}" if row.get("direction") is not None else row["feature"]
+        for row in rows
+    ]
+    axes.barh(names, losses, 0.6, color=colours, xerr=[row["std"] for row in rows], ecolor=MUTED, error_kw={"lw": 0.8})
     axes.set_xlabel(f"loss of {evaluation['metric']} when the feature is shuffled")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0, labelcolor=INK)

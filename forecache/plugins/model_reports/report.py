@@ -25,6 +25,8 @@ _METRIC_NAMES = {
     "rmse": "Root mean squared error",
     "r2": "R²",
     "spearman": "Rank correlation",
+    "gini": "Gini coefficient",
+    "top_decile": "Share of the top tenth",
     "accuracy": "Accuracy",
     "macro_f1": "F1, mean of the classes",
     "top_3_accuracy": "Accuracy of the best three",
@@ -41,12 +43,13 @@ def write_report(settings: Settings, pipeline: Trainable, version: int, *, stage
     match its checksums."""
     model = model_version(settings, pipeline, version)
     verified_folder(settings, model)
-    evaluation = load_evaluation(settings, model)
+    evaluation, verdict = load_evaluation(settings, model), load_verdict(model)
     page = make_page(
         _TEMPLATE,
         pipeline=pipeline,
         model=model,
-        verdict=load_verdict(model),
+        verdict=verdict,
+        champion=verdict.champion if verdict else {},
         stages=stages,
         evaluation=evaluation,
         metrics=_metric_rows(evaluation, judge_of(pipeline).less_is_better),

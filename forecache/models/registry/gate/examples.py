@@ -1,8 +1,8 @@
 """The rows that a model is judged on, and a registered model that scores them by the same kernel as in scoring."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,8 @@ class SplitExamples:
 
     Attributes:
         classes: Classes of the training set, in the order of the positions; empty if the label is a number.
-        constant: The baseline's one answer for all rows, float64 [values]; None if the baseline is a feature.
+        constants: Constant predictors by name, each the same answer for all rows: a number, or float64 [values]. They
+            are learned from the training split.
         sizes: For a real-time model, the number of rows of each request, int64 [requests]; requests are contiguous.
     """
 
@@ -54,7 +55,7 @@ class SplitExamples:
     encoding: MatrixEncoding  # meaning of the columns of `features`
     weight: Array | None = None  # float64 [n], None if the label has none
     classes: tuple[str, ...] = ()
-    constant: Array | None = None
+    constants: Mapping[str, "float | Array"] = field(default_factory=dict)
     sizes: Sizes | None = None
 
     @property
@@ -114,28 +115,37 @@ def read_examples(
         encoding,
         rows.column(weight).to_numpy().astype(np.float64) if weight else None,
         classes,
-        _constant_answer(settings, pipeline, table, version, classes),
+        _learn_constants(settings, pipeline, table, version, classes),
         sizes_of(rows.column(pipeline.group_column).to_numpy()) if pipeline.group_column else None,
     )
 
 
-def _constant_answer(
+def _learn_constants(
     settings: Settings, pipeline: Trainable, table: str, version: int, classes: tuple[str, ...]
-) -> Array | None:
-    """Class shares, or quantiles of the label, in the training split; None where baselines are features or an order."""
-    if pipeline.task not in ("multiclass", "quantiles"):
-        return None
+) -> dict[str, "float | Array"]:
+    """The constant predictors of the label, learned from the training split; none of a ranking."""
+    if pipeline.task == "ranking":
+        return {}
     names = pipeline.trained_label.columns
     batches = list(split_batches(settings, table, version=version, split="train", columns=names))
     label = np.concatenate([label_numbers(batch.column(names[0]), classes) for batch in batches])
     weight = np.ones(len(label))
     if pipeline.trained_label.weight:
         weight = np.concatenate([batch.column(names[1]).to_numpy(zero_copy_only=False) for batch in batches])
-    if classes:
-        shares: Array = np.bincount(label.astype(np.int64), weight, minlength=len(classes)) / weight.sum()
-        return shares
-    found: Array = np.quantile(label, pipeline.output_specs[0].levels, weights=weight, method="inverted_cdf")
-    return found
+
+    def quantiles(levels: Sequence[float]) -> Array:
+        found: Array = np.quantile(label, levels, weights=weight, method="inverted_cdf")
+        return found
+
+    if pipeline.task == "multiclass":
+        return {"class shares": np.bincount(label.astype(np.int64), weight, minlength=len(classes)) / weight.sum()}
+    if pipeline.task == "quantiles":
+        return {"empirical quantiles": quantiles(pipeline.output_specs[0].levels)}
+    mean = float(np.average(label, weights=weight))
+    if pipeline.task == "binary":
+        return {f"{mean:.4g}, the share of positive labels": mean}
+    median = float(quantiles([0.5])[0])
+    return {f"{mean:.4g}, the mean": mean, f"{median:.4g}, the median": median}
 
 
 def slices_of(examples: SplitExamples, name: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -6,19 +6,28 @@ classes and quantiles [n, values]; `weight`, float64 [n], is the weight of each 
 
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forecache.base.errors import InputError
 from forecache.base.ranking import Sizes, mean_of_requests, weight_of_requests
 from forecache.base.statistics import bin_counts, bootstrap_interval, cross_entropy, psi, quantile_edges
 from forecache.declare import Gate, Trainable
 from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, slices_of
-from forecache.models.registry.gate.metric_judge import BaselineScores, MetricJudge, judge_of, single_values
+from forecache.models.registry.gate.metric_judge import (
+    BaselineScores,
+    MetricJudge,
+    constant_scores,
+    judge_of,
+    single_values,
+)
 from forecache.models.registry.gate.score_metrics import (
     LESS_IS_BETTER,
+    SORTED_ONCE,
     Array,
     class_ece,
     coverage,
@@ -79,9 +88,9 @@ def _row_metric(
     if metric == "roc_auc" and judge.task == "multiclass":
         classes = [weighted_roc_auc((label == i).astype(np.float64), score[:, i]) for i in range(score.shape[1])]
         return lambda times: mean_of_known([auc(times * own) for auc in classes])
-    if metric == "roc_auc":
-        auc = weighted_roc_auc(label, score)
-        return lambda times: auc(times * own)
+    if metric in SORTED_ONCE and judge.task in ("binary", "regression"):
+        prepared = SORTED_ONCE[metric](label, score)
+        return lambda times: prepared(times * own)
     if metric in _MEANS and judge.task in ("binary", "regression"):
         return _weighted_mean(metric, label, score, own)
 
@@ -128,6 +137,7 @@ class Check:
         low, high: The 95 % bootstrap interval of the value; None without one.
         confirm: The check could not decide, so that a person has to confirm the model even without
             `Gate.approval`.
+        warns: The check passed, and a person should know its reason.
     """
 
     name: str
@@ -138,14 +148,17 @@ class Check:
     low: float | None = None
     high: float | None = None
     confirm: bool = False
+    warns: bool = False
 
     @property
     def result(self) -> str:
-        """ "passed", "failed", "reported" for a value without a limit, or "to confirm"."""
+        """ "passed", "failed", "warning", "reported" for a value without a limit, or "to confirm"."""
         if not self.passed:
             return "failed"
         if self.confirm:
             return "to confirm"
+        if self.warns:
+            return "warning"
         return "reported" if self.limit is None and self.name != "schema" else "passed"
 
 
@@ -156,12 +169,12 @@ def check_scores(
     metrics: Mapping[str, float],
     baselines: Sequence[BaselineScores],
 ) -> Iterator[Check]:
-    """All checks that scores on some rows need no model for: floors, baselines, the best of which comes first, and
-    calibration. `metrics` are those of the scores."""
+    """All checks that scores on some rows need no model for: floors, baselines, the best of which comes first, constant
+    predictors and calibration. `metrics` are those of the scores."""
     yield from check_floors(pipeline.trained_gate.floors, metrics, judge_of(pipeline, examples.sizes).less_is_better)
     yield from check_baselines(pipeline, examples, score, baselines)
-    for best in baselines[:1]:
-        yield from compare_other_metrics(pipeline, metrics, best)
+    yield from check_constants(pipeline, examples, score)
+    yield from compare_other_metrics(pipeline, metrics, baselines)
     yield from check_calibration(pipeline, examples.label, score, examples.weight)
 
 
@@ -190,19 +203,55 @@ def check_baselines(
         yield Check(name, bool(passed), gain.value, margin, reason, gain.low, gain.high)
 
 
+def check_constants(pipeline: Trainable, examples: SplitExamples, score: Array) -> Iterator[Check]:
+    """The gate's metric beats the best constant predictor's, and the interval of the gain is above zero.
+
+    Of classes and quantiles, the baseline is the best constant. A metric without a value for a constant, as a rank
+    correlation, does not compare with one.
+    """
+    if not pipeline.trained_gate.baselines or pipeline.task == "ranking":
+        return
+    judge, name = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
+    metric, label, weight = judge.metrics[name], examples.label, examples.weight
+    constants = constant_scores(examples)
+    known = dict[str, float]()
+    for constant, each in constants.items():
+        with suppress(InputError):  # a metric of the project's own may take no constant
+            known[constant] = metric(label, each, weight)
+    known = {constant: value for constant, value in known.items() if value == value}
+    if not known:
+        return
+    best = max(known, key=lambda constant: judge.gain(name, known[constant], 0.0))
+    gain = _measure_gain(pipeline, examples, score, constants[best])
+    passed = gain.value > 0 and gain.low > 0
+    reason = f"{gain.text} than always {best} of the training split, with {known[best]:.4f} ({gain.range})"
+    yield Check("constant", bool(passed), gain.value, 0.0, reason, gain.low, gain.high)
+
+
 def compare_other_metrics(
-    pipeline: Trainable, metrics: Mapping[str, float], baseline: BaselineScores
+    pipeline: Trainable, metrics: Mapping[str, float], baselines: Sequence[BaselineScores]
 ) -> Iterator[Check]:
-    """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
+    """The metrics of `Gate.not_worse_than_baseline` are not worse than any baseline's. A baseline that is better by
+    others never fails a model: it is reported if such metrics are declared, else a warning."""
     gate, judge = pipeline.trained_gate, judge_of(pipeline)
+    for name in gate.not_worse_than_baseline:
+        gains = [judge.gain(name, metrics[name], baseline.metrics[name]) for baseline in baselines]
+        least = int(np.argmin(gains))
+        hardest = baselines[least]
+        reason = f"{name} {metrics[name]:.4f}, {hardest.metrics[name]:.4f} of {hardest.name} alone wanted"
+        yield Check(f"not_worse:{name}", bool(gains[least] >= 0), gains[least], 0.0, reason)
+    best = baselines[0]
     worse = [
         f"{name} ({metrics[name]:.4f} against {value:.4f})"
-        for name, value in baseline.metrics.items()
-        if name != gate.metric and name in metrics and judge.gain(name, metrics[name], value) < 0
+        for name, value in best.metrics.items()
+        if name not in (gate.metric, *gate.not_worse_than_baseline)
+        and name in metrics
+        and judge.gain(name, metrics[name], value) < 0
     ]
     if worse:
-        reason = f"{baseline.name} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
-        yield Check("other_metrics", True, None, None, reason)
+        by = ", ".join((gate.metric, *gate.not_worse_than_baseline))
+        reason = f"{best.name} alone is better by {', '.join(worse)}; the gate judges by {by}"
+        yield Check("other_metrics", True, None, None, reason, warns=not gate.not_worse_than_baseline)
 
 
 def check_champion(

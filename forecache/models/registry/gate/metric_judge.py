@@ -19,8 +19,8 @@ from forecache.base.ranking import (
     reciprocal_rank,
     weight_of_requests,
 )
-from forecache.declare import Baseline, Metric, RegisteredModel, Task, Trainable
-from forecache.declare.models.gate import rank_cutoff
+from forecache.declare import Baseline, Gate, Metric, RegisteredModel, Task, Trainable
+from forecache.declare.models.gate import RANKED_BY, rank_cutoff
 from forecache.models.registry.gate.examples import SplitExamples
 from forecache.models.registry.gate.score_metrics import (
     BEST,
@@ -28,7 +28,6 @@ from forecache.models.registry.gate.score_metrics import (
     LESS_IS_BETTER,
     MULTICLASS,
     QUANTILES,
-    RANKED_BY,
     REGRESSION,
     Array,
 )
@@ -71,13 +70,13 @@ def judge_of(pipeline: Trainable, sizes: Sizes | None = None) -> MetricJudge:
     less = LESS_IS_BETTER | {metric.name for metric in own if not metric.greater_is_better}
     less -= {metric.name for metric in own if metric.greater_is_better}
     floors = pipeline.model.floors if isinstance(pipeline.model, RegisteredModel) else {}
-    asked = (pipeline.gate.metric, *pipeline.gate.floors) if pipeline.gate else tuple(floors)
+    asked = _asked(pipeline.gate) if pipeline.gate else tuple(floors)
     return MetricJudge(task, metrics, frozenset(less), frozenset(asked), sizes)
 
 
 def _ranking_judge(pipeline: Trainable, sizes: Sizes) -> MetricJudge:
     gate = pipeline.trained_gate
-    by_request = _ranking_metrics(gate.metric, *gate.floors)
+    by_request = _ranking_metrics(*_asked(gate))
     by_request |= {metric.name: partial(_metric_by_request, _declared_metric(metric)) for metric in gate.metrics}
     less = frozenset(metric.name for metric in gate.metrics if not metric.greater_is_better)
 
@@ -85,7 +84,11 @@ def _ranking_judge(pipeline: Trainable, sizes: Sizes) -> MetricJudge:
         return mean_of_requests(function(label, score, sizes), weight_of_requests(weight, sizes))
 
     metrics = {name: partial(mean, function) for name, function in by_request.items()}
-    return MetricJudge("ranking", metrics, less, frozenset((gate.metric, *gate.floors)), sizes, by_request)
+    return MetricJudge("ranking", metrics, less, frozenset(_asked(gate)), sizes, by_request)
+
+
+def _asked(gate: Gate) -> tuple[str, ...]:
+    return (gate.metric, *gate.floors, *gate.not_worse_than_baseline)
 
 
 def _ranking_metrics(*asked: str) -> dict[str, PerRequest]:
@@ -151,9 +154,8 @@ def score_baselines(pipeline: Trainable, examples: SplitExamples) -> list[Baseli
     scores = {each.feature: _baseline_score(pipeline, each, examples) for each in pipeline.trained_gate.baselines}
     if pipeline.task == "ranking":
         scores[RANDOM] = np.zeros(len(examples.label))
-    if examples.constant is not None:
-        name = "class shares" if pipeline.task == "multiclass" else "empirical quantiles"
-        scores[name] = np.tile(examples.constant, (len(examples.features), 1))
+    if not pipeline.trained_gate.baselines:
+        scores |= constant_scores(examples)
     found = []
     for name, score in scores.items():
         metrics = judge.measure(examples.label, score, examples.weight)
@@ -162,6 +164,12 @@ def score_baselines(pipeline: Trainable, examples: SplitExamples) -> list[Baseli
         gain = judge.gain(metric, judge.metrics[metric](examples.label, score, examples.weight), 0.0)
         found.append((-gain if gain == gain else np.inf, BaselineScores(name, score, metrics)))
     return [each for _, each in sorted(found, key=itemgetter(0))]
+
+
+def constant_scores(examples: SplitExamples) -> dict[str, Array]:
+    """The constant predictors of `SplitExamples.constants` as scores, float64 [n] or [n, values], by name."""
+    rows = len(examples.label)
+    return {name: np.full((rows, *np.shape(answer)), answer) for name, answer in examples.constants.items()}
 
 
 def _baseline_score(pipeline: Trainable, baseline: Baseline, examples: SplitExamples) -> Array:

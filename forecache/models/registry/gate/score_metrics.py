@@ -83,6 +83,8 @@ def r2(label: Array, score: Array, weight: Array | None = None) -> float:
 def spearman(label: Array, score: Array, weight: Array | None = None) -> float:
     """Rank correlation; NaN if the labels or the scores do not vary. Weights do not change the ranks."""
     a, b = average_ranks(label), average_ranks(score)
+    if not np.ptp(a) or not np.ptp(b):
+        return float("nan")
     a, b = a - np.average(a, weights=weight), b - np.average(b, weights=weight)
     c = b if weight is None else weight * b
     scale = float(np.sqrt((a @ a if weight is None else (weight * a) @ a) * (c @ b)))
@@ -105,6 +107,54 @@ def weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
     return auc
 
 
+def gini(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Area between the gain curve of the scores and that of a random order, over that of the best order: 1 for the best
+    order, 0 for a random one. NaN if the labels do not vary or their sum is not positive."""
+    return weighted_gini(label, score)(np.ones(len(label)) if weight is None else weight)
+
+
+def top_decile(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Share of the sum of the labels that the tenth of the rows with the highest scores has: 0.1 for a random order.
+    NaN if the sum is not positive. Of rows with equal scores at the border, each counts with the same part."""
+    return weighted_top_decile(label, score)(np.ones(len(label)) if weight is None else weight)
+
+
+def weighted_gini(label: Array, score: Array) -> Callable[[Array], float]:
+    """`gini` as a function of row weights [n]; the rows are sorted once."""
+    found, best = gain_curve(label, score), gain_curve(label, label)
+
+    def area(curve: tuple[Array, Array]) -> float:
+        return float(np.trapezoid(curve[1], curve[0])) - 0.5
+
+    def normalised(weights: Array) -> float:
+        most = area(best(weights))
+        return area(found(weights)) / most if most > 1e-12 else float("nan")
+
+    return normalised
+
+
+def weighted_top_decile(label: Array, score: Array) -> Callable[[Array], float]:
+    """`top_decile` as a function of row weights [n]; the rows are sorted once."""
+    curve = gain_curve(label, score)
+    return lambda weights: float(np.interp(0.1, *curve(weights)))
+
+
+def gain_curve(label: Array, score: Array) -> Callable[[Array], tuple[Array, Array]]:
+    """The cumulative gain as a function of row weights [n]: shares of the rows, highest scores first, and of the sum of
+    the labels that they have, both from 0 to 1, float64 [distinct scores + 1]; NaN if that sum is not positive. Between
+    two points lie rows of equal scores, whose order is random."""
+    order = np.argsort(-score, kind="stable")
+    starts = np.flatnonzero(np.append(True, mark_changes(score[order])))
+
+    def curve(weights: Array) -> tuple[Array, Array]:
+        rows = np.cumsum(np.add.reduceat(weights[order], starts))
+        gains = np.cumsum(np.add.reduceat((weights * label)[order], starts))
+        total = gains[-1] if gains[-1] > 0 else np.nan
+        return np.append(0.0, rows / rows[-1]), np.append(0.0, gains / total)
+
+    return curve
+
+
 def average_ranks(values: Array) -> Array:
     """Ranks from 1, ties sharing their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -120,9 +170,20 @@ BINARY: Mapping[str, Callable[..., float]] = {
     "brier": brier,
     "ece": ece,
 }
-REGRESSION: Mapping[str, Callable[..., float]] = {"mae": mae, "rmse": rmse, "r2": r2, "spearman": spearman}
-RANKED_BY = ("roc_auc", "average_precision", "spearman")
-"""Metrics of the order of scores, which do not depend on their unit."""
+REGRESSION: Mapping[str, Callable[..., float]] = {
+    "mae": mae,
+    "rmse": rmse,
+    "r2": r2,
+    "spearman": spearman,
+    "gini": gini,
+    "top_decile": top_decile,
+}
+SORTED_ONCE: Mapping[str, Callable[[Array, Array], Callable[[Array], float]]] = {
+    "roc_auc": weighted_roc_auc,
+    "gini": weighted_gini,
+    "top_decile": weighted_top_decile,
+}
+"""Metrics of one score a row as functions of row weights, which sort the rows once for many weights."""
 
 
 def pinball_loss(levels: Sequence[float], label: Array, score: Array, weight: Array | None = None) -> float:

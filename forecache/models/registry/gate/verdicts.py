@@ -55,8 +55,14 @@ class GateVerdict:
         return WAITING if self.awaiting else "passed"
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons of checks that passed and that a person should know."""
+        return tuple(check.reason for check in self.checks if check.warns)
+
+    @property
     def line(self) -> str:
         state = "passed and waits for approval" if self.awaiting else self.state
+        state += " with a warning" if self.passed and self.warnings else ""
         return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
 
     def _repr_html_(self) -> str:

@@ -52,3 +52,17 @@ churn_logistic = replace(
     gate=replace(visits.returns.gate, max_latency_ms=1e6),
 )
 churn_wrong = replace(visits.returns, name="churn_wrong", model=EstimatorModel(build=no_classifier))
+
+
+def spend_tweedie() -> Any:
+    from lightgbm import LGBMRegressor
+
+    return LGBMRegressor(objective="tweedie", n_estimators=300, learning_rate=0.05, num_leaves=15, verbose=-1)
+
+
+basket_refit = replace(
+    visits.basket,
+    name="basket_refit",
+    model=EstimatorModel(build=spend_tweedie, patience=10),
+    training=replace(visits.basket.training, refit=True),
+)

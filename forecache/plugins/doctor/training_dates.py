@@ -1,0 +1,23 @@
+"""The check of `forecache doctor` of the dates that the next training of each pipeline has."""
+
+from contextlib import suppress
+
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.cli.base import Finding
+from forecache.declare.as_of import newest_as_of
+from forecache.declare.loading import read_project
+
+
+def check_training_dates(settings: Settings) -> Finding:
+    """Look for declared windows that are longer than the history before a training date."""
+    trained = [pipeline for pipeline in read_project(settings).pipelines.values() if pipeline.is_trained]
+    short = []
+    for pipeline in (each for each in trained if any(view.windows for view in each.views)):
+        from forecache.lake.training_set import as_of_dates, find_short_histories
+
+        with suppress(InputError):  # too early to train at all
+            short += find_short_histories(pipeline, as_of_dates(pipeline, newest_as_of(pipeline)))
+    if short:
+        return Finding("training dates", "warn", " ".join(short), "Train on fewer or later dates.")
+    return Finding("training dates", "ok", "no declared window is longer than the history before them")
