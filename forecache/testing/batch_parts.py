@@ -117,7 +117,7 @@ def gate(
     sizes = None if requests is None else np.asarray(requests, np.int64)
     names = tuple(each.feature for each in declared.trained_gate.baselines)
     matrix = np.empty((len(label), len(names)), np.float32)
-    constant = None
+    constants: dict[str, Any] = {}
     if baseline is not None and names:
         values = baseline if isinstance(baseline, Mapping) else dict.fromkeys(names[:1], baseline)
         for place, name in enumerate(names):
@@ -125,10 +125,10 @@ def gate(
                 raise InputError(f"The baseline {name!r} is missing.", remedy="Give the values of each, by its name.")
             matrix[:, place] = _numbers(values[name])
     elif baseline is not None:
-        constant = _numbers(baseline)
+        constants = {"the given baseline": _numbers(baseline)}
     encoding = MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in names))
     dates = (datetime.date.min,) * len(label)
-    examples = SplitExamples(matrix, label, dates, encoding, weight, classes, constant, sizes)
+    examples = SplitExamples(matrix, label, dates, encoding, weight, classes, constants, sizes)
     found = [] if baseline is None else score_baselines(declared, examples)
     metrics = judge_of(declared, sizes).measure(label, score, weight)
     checks = tuple(check_scores(declared, examples, score, metrics, found))
