@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night release cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ e2e: setup services ## The tests that run the main job whole
 
 test-gpu: ## Check training on a machine with GPUs: PYTHON with torch and a few wheels, nothing else
 	@PYTHON=$${PYTHON:-$(PYTHON)} bash scripts/test_gpu.sh
+
+release: setup ## Build wheel, sdist, SBOM and SHA256SUMS into dist/, checked; uploads nothing
+	@$(BIN)/python scripts/release.py $(ARGS)
 
 images: ## Build the images of the Helm chart with podman or docker; REGISTRY=, TAG=, TORCH=cuda, ARGS="FOLDER PACKAGE" of a project
 	@REGISTRY=$(REGISTRY) TAG=$(TAG) TORCH=$(TORCH) EXTRAS=$(EXTRAS) BASE=$(BASE) bash scripts/images.sh $(ARGS)
