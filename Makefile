@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTHON ?= python3.12
 
 .PHONY: test-gpu
-.PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
+.PHONY: help setup setup-s3 setup-demo demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
         bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night release cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
@@ -20,7 +20,10 @@ help: ## List the targets
 setup: ## Install uv, the locked environment, Java if missing, the Spark jars (again: no cost, no network)
 	@bash scripts/setup.sh
 
-demo: setup ## Run the main job from landing files to a served answer, and print what happened
+setup-demo: ## What `make demo` needs: `make setup` without the tools of development, and without CUDA where there is no GPU
+	@bash scripts/setup.sh --demo
+
+demo: setup-demo ## Run the main job from landing files to a served answer, and print what happened
 	@$(BIN)/forecache demo $(ARGS)
 
 setup-s3: ## `make setup`, and what Spark needs for a lake on S3
