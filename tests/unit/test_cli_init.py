@@ -19,7 +19,7 @@ from forecache.plugins.new_project.init_command import TEMPLATES, make_project
 DECLARED = {
     "batch": ["returns"],
     "sql": ["returns"],
-    "realtime": ["customer", "loyalty", "offer"],
+    "realtime": ["loyalty", "offer"],
     "recommend": ["recommended"],
     "stream": ["activity"],
     "registered": ["returns"],
