@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 UV = str(ROOT / ".tools" / "uv" / "bin" / "uv")
 PACKAGES = ("forecache", "dagster_project", "assets", "jobs", "resources")
-TWINE = "twine>=6.1,<7"
+TWINE = "twine>=7,<8"
 
 
 def main() -> None:

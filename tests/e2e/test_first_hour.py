@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from free_ports import free_port
@@ -22,7 +23,7 @@ from forecache.base.settings import PROJECT_ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
 ABSENT = ("dagster", "great_expectations", "matplotlib", "onnxruntime", "pyspark", "torch")
-KEY = "c0042"
+KEY = "c0022"
 
 
 @contextmanager
@@ -106,7 +107,9 @@ def get_answer(port: int) -> dict[str, Any]:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/returns/{KEY}", timeout=10) as response:
                 found: dict[str, Any] = json.load(response)
                 return found
-        except OSError:  # not yet
+        except HTTPError:
+            raise
+        except OSError:  # it does not listen yet
             return None
 
     found = wait_for(ask, seconds=60)
