@@ -11,8 +11,8 @@ PYTEST_ARGS ?=
 PYTHON ?= python3.12
 
 .PHONY: test-gpu
-.PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night cluster prove-s3 prove-store prove-cluster figures notebook settings-doc metrics-doc images kubernetes docs clean clean-state distclean
+.PHONY: help setup setup-s3 setup-demo demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night release cluster prove-s3 prove-store prove-cluster figures notebook settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ help: ## List the targets
 setup: ## Install uv, the locked environment, Java if missing, the Spark jars (again: no cost, no network)
 	@bash scripts/setup.sh
 
-demo: setup ## Run the main job from landing files to a served answer, and print what happened
+setup-demo: ## What `make demo` needs: `make setup` without the tools of development, and without CUDA where there is no GPU
+	@bash scripts/setup.sh --demo
+
+demo: setup-demo ## Run the main job from landing files to a served answer, and print what happened
 	@$(BIN)/forecache demo $(ARGS)
 
 setup-s3: ## `make setup`, and what Spark needs for a lake on S3
@@ -72,6 +75,9 @@ e2e: setup services ## The tests that run the main job whole
 
 test-gpu: ## Check training on a machine with GPUs: PYTHON with torch and a few wheels, nothing else
 	@PYTHON=$${PYTHON:-$(PYTHON)} bash scripts/test_gpu.sh
+
+release: setup ## Build wheel, sdist, SBOM and SHA256SUMS into dist/, checked; uploads nothing
+	@$(BIN)/python scripts/release.py $(ARGS)
 
 images: ## Build the images of the Helm chart with podman or docker; REGISTRY=, TAG=, TORCH=cuda, ARGS="FOLDER PACKAGE" of a project
 	@REGISTRY=$(REGISTRY) TAG=$(TAG) TORCH=$(TORCH) EXTRAS=$(EXTRAS) BASE=$(BASE) bash scripts/images.sh $(ARGS)

@@ -99,7 +99,7 @@ install_bentoml() { # What a release computes with has the versions of uv.lock.
     local locked=.tools/bentoml-requirements.txt
     cp tests/support/bentoml-requirements.txt "$locked"
     .tools/uv/bin/uv export -q --frozen --no-dev --extra realtime --no-hashes --no-emit-project >>"$locked" || return 1
-    .tools/uv/bin/uv export -q --frozen --no-dev --extra trees --no-hashes --no-emit-project | grep '^lightgbm==' >>"$locked" || return 1
+    .tools/uv/bin/uv export -q --frozen --no-dev --extra local --no-hashes --no-emit-project | grep '^lightgbm==' >>"$locked" || return 1
     install_environment bentoml "$locked"
 }
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Install everything that Forecache needs into this folder: uv, the locked environment, Java if missing, the Spark jars.
 # Runs again at no cost: when nothing changed since the last time, nothing is contacted and nothing is written.
-# Usage: bash scripts/setup.sh [--force] [--s3]     (--s3: also what Spark needs for a lake on S3)
+# Usage: bash scripts/setup.sh [--force] [--s3] [--demo]
+#        (--s3: also what Spark needs for a lake on S3; --demo: without the tools of development, and where the machine has
+#        no GPU with torch for the processor, unless all is there)
 #        bash scripts/setup.sh --image-packages EXTRAS TORCH (of deploy/Containerfile: without the tools of development)
 #        bash scripts/setup.sh --image-code (then, with the code)
 set -euo pipefail
@@ -9,6 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 UV_VERSION=0.13.9
 STAMP=.tools/setup.stamp
+DEMO_STAMP=.tools/demo.stamp
+DEMO_EXTRAS=reader,local,spark,train,dagster,s3
 UV=.tools/uv/bin/uv
 
 say() { printf '%s\n' "$*"; }
@@ -127,6 +131,17 @@ install_image_packages() { # EXTRAS (a,b) TORCH: torch for the processor alone (
     fi
 }
 
+install_demo() { # The environment of `make demo`. An index that cannot be reached costs disk, and not the demo.
+    local torch=cuda
+    if [ "$(uname -s)" = Linux ] && ! [ -e /proc/driver/nvidia/version ]; then
+        if "$PYTHON" -c 'import urllib.request as r; r.urlopen("https://download.pytorch.org/whl/cpu/", timeout=10)' 2>/dev/null
+        then torch=cpu
+        else step "download.pytorch.org cannot be reached: torch comes from PyPI, where it has CUDA with it (5 GB on disk)"; fi
+    fi
+    step "packages of the extras $DEMO_EXTRAS, torch for $torch among them"
+    install_image_packages "$DEMO_EXTRAS" "$torch" && "$UV" pip install -q --python .venv/bin/python --no-deps -e .
+}
+
 install_image_code() {
     JAVA="$(find_java)" || fail "The image has no Java." "Install openjdk-17-jre-headless in it."
     trust_machine
@@ -165,6 +180,7 @@ archive_classes() { # Only a sooner start depends on it, so set-up goes on where
 }
 
 empty_database() { # Where it cannot be made, the first training makes its own.
+    step "an empty MLflow database into .tools"
     .venv/bin/python -m forecache.models.tracking.client >.tools/database.log 2>&1 ||
         step "an empty MLflow database could not be made: $(tail -n 1 .tools/database.log)"
 }
@@ -174,8 +190,11 @@ fingerprint() {
         sha256sum | cut -d ' ' -f 1
 }
 
-is_current() {
-    [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null &&
+is_current() { # STAMP...: the environment is that of one of them.
+    local stamp now found=no
+    now="$(fingerprint)"
+    for stamp in "$@"; do if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ]; then found=yes; fi; done
+    [ "$found" = yes ] && .venv/bin/python -c '' 2>/dev/null &&
         [ -f .tools/jars/delta-storage-4.4.0.jar ] && [ -f .tools/jars/kafka/commons-pool2-2.12.1.jar ] &&
         find_java >/dev/null
 }
@@ -191,11 +210,12 @@ resolve_s3_jars() { # What is there already costs a look at its content, and no 
     resolve_jars .tools/jars/s3 --s3
 }
 
-force=no s3=no image=()
+force=no s3=no demo=no image=()
 while [ "$#" -gt 0 ]; do
     case "$1" in
         --force) force=yes ;;
         --s3) s3=yes ;;
+        --demo) demo=yes ;;
         --image-packages)
             force=yes s3=yes image=("${2:?EXTRAS}" "${3:?TORCH}")
             shift 2
@@ -204,20 +224,25 @@ while [ "$#" -gt 0 ]; do
             install_image_code
             exit 0
             ;;
-        *) fail "setup.sh does not know $1." "Usage: bash scripts/setup.sh [--force] [--s3]" ;;
+        *) fail "setup.sh does not know $1." "Usage: bash scripts/setup.sh [--force] [--s3] [--demo]" ;;
     esac
     shift
 done
 
 mkdir -p .tools
-if [ "$force" = no ] && is_current; then
+stamps=("$STAMP")
+if [ "$demo" = yes ]; then
+    # An environment with the tools of development stays one.
+    if [ -f "$STAMP" ] && [ ! -f "$DEMO_STAMP" ]; then demo=no; else stamps+=("$DEMO_STAMP"); fi
+fi
+if [ "$force" = no ] && is_current "${stamps[@]}"; then
     compile_sources
     resolve_s3_jars
     exit 0
 fi
 
 started=$SECONDS
-step "first time, or the lock changed: this takes a few minutes and up to 8 GB of disk"
+step "first time, or the lock changed: this takes a few minutes and up to $([ "$demo" = yes ] && echo 7 || echo 8) GB of disk"
 
 PYTHON="$(find_python)" || {
     step "Python with apt"
@@ -233,10 +258,15 @@ fi
 
 step "the locked environment into .venv"
 trust_machine
+rm -f "$STAMP" "$DEMO_STAMP" # of what is replaced now
 if [ "${#image[@]}" -gt 0 ]; then install_image_packages "${image[@]}"
+elif [ "$demo" = yes ]; then install_demo
 else UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON"; fi ||
     fail "uv could not install the locked environment; its message is above." "Check network and disk, then run again."
-if [ "${#image[@]}" = 0 ]; then compile_sources; fi
+if [ "${#image[@]}" = 0 ]; then
+    step "the bytecode of the sources"
+    compile_sources
+fi
 
 java_state=0
 JAVA="$(find_java)" || java_state=$?
@@ -257,6 +287,7 @@ step "Java $(java_major "$JAVA") at $JAVA"
 
 step "the Spark jars into .tools/jars"
 resolve_jars .tools/jars
+step "the jars of streams into .tools/jars/kafka"
 resolve_jars .tools/jars/kafka --streams
 resolve_s3_jars
 if [ "${#image[@]}" -gt 0 ]; then exit 0; fi
@@ -264,5 +295,5 @@ if [ "${#image[@]}" -gt 0 ]; then exit 0; fi
 archive_classes
 empty_database
 
-fingerprint >"$STAMP"
+if [ "$demo" = yes ]; then fingerprint >"$DEMO_STAMP"; else fingerprint >"$STAMP"; fi
 step "ready after $((SECONDS - started)) s"

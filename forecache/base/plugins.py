@@ -117,7 +117,7 @@ PLUGINS = {
     ),
     "new_project": Plugin(
         commands={
-            "init": ("init_command:init", "Create a new project with one pipeline to edit."),
+            "init": ("init_command:init", "Create a new project from a template."),
             "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
         },
         hooks={"reader_process": "reader_process:ReaderProcess"},

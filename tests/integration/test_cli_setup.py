@@ -165,3 +165,29 @@ def test_setup_takes_the_first_python_unless_another_one_is_clearly_faster(
         (pythons / name).write_text(f"#!/bin/sh\n{answers}\n")
         (pythons / name).chmod(0o755)
     assert f" at {pythons / chosen}\n" in set_up(bare_project, path=str(pythons))
+
+
+def test_the_demo_gets_no_tools_of_development_and_an_environment_that_has_them_keeps_them(
+    bare_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing can be reached
+    (bare_project / "scripts/archive_classes.py").touch()
+    uv, asked = bare_project / ".tools/uv/bin/uv", bare_project / "asked"
+    uv.write_text(uv.read_text() + f'echo "$@" >>{asked}\n')
+
+    def installs(*arguments: str) -> list[str]:
+        asked.write_text("")
+        said = set_up(bare_project, *arguments)
+        assert ("[setup] ready" in said) == ("pip install" in asked.read_text() or "sync" in asked.read_text())
+        return [line for line in asked.read_text().splitlines() if line.startswith(("export", "sync"))]
+
+    (export,) = installs("--demo")
+    assert "--no-dev" in export
+    assert {"spark", "train", "dagster", "local"} <= set(re.findall(r"--extra (\w+)", export))
+    assert installs("--demo") == []
+    (sync,) = installs()
+    assert sync.startswith("sync --locked")
+    assert installs("--demo") == []
+    (bare_project / "uv.lock").write_text("another lock")
+    (sync,) = installs("--demo")
+    assert sync.startswith("sync --locked")

@@ -44,8 +44,16 @@ SURFACES = {
     "lake": every("forecache.lake", "forecache.serve.store", "forecache.operations", "forecache.plugins.drift"),
     "score": every("forecache.models.inference", "forecache.scoring", "forecache.models.tracking")
     + "import mlflow, onnxruntime\nfrom forecache.scoring import score",
+    "local": "import alembic, lightgbm, mlflow, skops.io, sklearn, sqlalchemy\n"
+    + every(
+        "forecache.models",
+        "forecache.scoring",
+        "forecache.operations",
+        "forecache.plugins.estimators",
+        "forecache.night",
+    )
+    + "import forecache.runs, forecache.serve.reader.server",
     "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.lake.quality"),
-    "trees": "import lightgbm\n" + every("forecache.plugins.estimators.runtimes"),
     "train": every("forecache.models.training", "forecache.models.registry"),
     "dagster": "import dagster_project.definitions",
     "recommend": "import implicit, scipy, threadpoolctl\n"
@@ -61,9 +69,9 @@ ABSENT = {
     "realtime": ("dagster", "pyspark", "torch", "mlflow", "pandas", "deltalake"),
     "client": ("numpy", "httptools", "pyarrow"),
     "lake": ("dagster", "pyspark", "torch", "mlflow"),
+    "local": ("dagster", "great_expectations", "matplotlib", "onnxruntime", "pyspark", "torch"),
     "score": ("dagster", "pyspark", "torch"),
     "spark": ("dagster", "torch"),
-    "trees": ("dagster", "pyspark", "torch"),
     "train": ("dagster", "pyspark"),
     "dagster": ("pyspark", "torch", "mlflow"),
     "cluster": ("pyspark", "torch", "mlflow"),
@@ -135,7 +143,7 @@ def test_every_library_of_an_extra_is_known_by_it() -> None:
     modules = {"delta-spark": "delta", "psycopg2-binary": "psycopg2", "scikit-learn": "sklearn"}
     for extra, requirements in EXTRAS.items():
         for requirement in requirements:
-            distribution = re.split(r"[\[<>=]", requirement)[0]
+            distribution = re.split(r"[\[<>=]", requirement)[0].removesuffix("-skinny")
             module = modules.get(distribution, distribution.replace("-", "_"))
             if distribution != "forecache":
                 assert any(distribution in other for other in EXTRAS[EXTRA_OF[module]]), f"{distribution} of {extra}"

@@ -37,7 +37,7 @@ PUBLIC = {
     """,
 }
 PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *(PROJECT_ROOT / "docs").rglob("*.md")]
-PROJECTS = ("examples", "dagster_project", "forecache/plugins/new_project/template")
+PROJECTS = ("examples", "dagster_project", "forecache/plugins/new_project/templates")
 TEXTS = sorted([*PAGES, *(path for folder in PROJECTS for path in (PROJECT_ROOT / folder).rglob("*.[pm][yd]"))])
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,14 @@ _MOST_DAYS = 12
 def draw_evaluation(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
     """Every plot that the evaluation has data for, by name, as an SVG document; `standalone` with fixed colours instead
     of CSS variables, so that the file can be shown by itself."""
-    if "importance" not in evaluation:  # registered while this plug-in was not there
+    if "importance" not in evaluation or not _can_draw():  # registered while this plug-in was not there
         return {}
     return {name: apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
+
+
+def _can_draw() -> bool:
+    """True if matplotlib is installed; the extra `local` does without it, and reports then have no plots."""
+    return find_spec("matplotlib") is not None
 
 
 # A run needs the plots of a model three times: for its MLflow run, its asset and its report.
@@ -235,7 +241,9 @@ _BINS = 40
 
 def draw_verdict(pipeline: Trainable, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
     """The plots "gains" and, if there is a champion and the predictions are numbers, "shift", each as a standalone SVG
-    document."""
+    document; none without matplotlib."""
+    if not _can_draw():
+        return {}
     compared = [check for check in checks if check.low is not None]
     plots = {}
     if compared:

@@ -1,7 +1,10 @@
-"""`forecache init`: a new project with one pipeline to edit, its tests, a Makefile and a CI file."""
+"""`forecache init`: a new project from a template, which installs from its folder alone."""
 
 import re
 import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from importlib.metadata import version
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
@@ -12,38 +15,81 @@ from forecache.base.errors import InputError
 from forecache.cli.base import command
 from forecache.cli.output import print_json, wants_json
 
-TEMPLATE = Path(__file__).with_name("template")
-_PACKAGE = "new_project"
-_BIN = "@BIN@"
+
+@dataclass(frozen=True)
+class Template:
+    """A kind of project: what it shows, the extras of Forecache that it needs, and the file to edit."""
+
+    about: str
+    extras: str
+    declares: str
 
 
-@command("init", examples="forecache init shop\nforecache init ~/shop-models --package shop")
+TEMPLATES = {
+    "batch": Template("a model on declared windows, scored every night", "local", "returns"),
+    "sql": Template("the same with features in SQL", "local", "returns"),
+    "realtime": Template("a model that is asked within a deadline, with fallbacks", "local,realtime", "offer"),
+    "recommend": Template("lists of items for each customer", "local,recommend", "recommended"),
+    "stream": Template("features up to this moment, from a Kafka topic", "local,stream", "activity"),
+    "registered": Template("a model that others have registered in MLflow", "local", "returns"),
+}
+_FOLDER = Path(__file__).with_name("templates")
+_PACKAGE, _DISTRIBUTION = "new_project", "new-project"
+_START, _NUM_DAYS = "date(2026, 1, 1)", 60
+
+
+@command(
+    "init",
+    examples="""
+    forecache init shop
+    forecache init shop --template recommend
+    forecache init ~/shop-models --package shop
+    """,
+)
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--template",
+    "kind",
+    type=click.Choice(list(TEMPLATES)),
+    help="Kind of project; default: a terminal is asked, otherwise batch.",
+)
 @click.option("--package", help="Name of the project's Python package; default: the folder's name.")
-def init(folder: Path, package: str | None) -> None:
-    """Create a project in DIR, a new or empty folder: one pipeline to edit, its tests, a Makefile, a CI file.
+def init(folder: Path, kind: str | None, package: str | None) -> None:
+    """Create a project in DIR, a new or empty folder: declarations to edit, made-up data, tests, a Makefile, a CI file.
 
-    `make demo` in the project runs it from landing files to a served answer, on generated data.
+    `make demo` in the project runs it from landing files to a served answer. Its pyproject.toml says what it needs, so
+    that others and CI install it from its folder.
     """
+    if kind is None:
+        kind = _ask_kind() if sys.stdin.isatty() and not wants_json() else "batch"
     name = package or re.sub(r"\W", "_", folder.resolve().name)
-    files = make_project(folder, name)
+    files = make_project(folder, name, kind)
     if wants_json():
-        print_json({"folder": folder.resolve(), "package": name, "files": files})
+        print_json({"folder": folder.resolve(), "package": name, "template": kind, "files": files})
         return
     click.echo(f"A project is in {folder}. What next:")
     for what, why in (
         (f"cd {folder}", ""),
+        ("less README.md", "what it shows, step by step"),
         ("make demo", "run it, from landing files to a served answer"),
-        ("make test", "test the pipeline's SQL"),
-        (f"edit {name}/pipelines/returns.py", "make it yours"),
+        ("make test", "run its tests"),
+        (f"edit {name}/pipelines/{TEMPLATES[kind].declares}.py", "make it yours"),
     ):
         click.echo(f"  {what:<36}{why}".rstrip())
 
 
-def make_project(folder: Path, package: str) -> list[str]:
-    """Write the template's files for a package of this name; returns their paths in the folder.
+def _ask_kind() -> str:
+    click.echo("Kinds of projects:", err=True)
+    for name, template in TEMPLATES.items():
+        click.echo(f"  {name:<12}{template.about}", err=True)
+    kind: str = click.prompt("Kind", type=click.Choice(list(TEMPLATES)), default="batch", show_choices=False, err=True)
+    return kind
 
-    Run again after an interruption, it writes the missing files.
+
+def make_project(folder: Path, package: str, kind: str = "batch") -> list[str]:
+    """Write the files of a template for a package of this name; returns their paths in the folder.
+
+    Run again after an interruption, on the same day, it writes the missing files.
 
     Raises:
         InputError: The folder has other files in it, or a package cannot have the name.
@@ -53,7 +99,7 @@ def make_project(folder: Path, package: str) -> list[str]:
             f"A project's package cannot be named {package!r}.",
             remedy="Give --package with lower-case letters, digits and _, such as --package shop.",
         )
-    files = _template_files(package)
+    files = _template_files(package, kind)
     for path in folder.rglob("*"):
         content = files.get(str(path.relative_to(folder)))
         if path.is_file() and not (
@@ -69,12 +115,31 @@ def make_project(folder: Path, package: str) -> list[str]:
     return list(files)
 
 
-def _template_files(package: str) -> dict[str, bytes]:
-    """The template's files for a package of this name, by path in the project."""
-    files = {}
-    for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        parts = source.relative_to(TEMPLATE).parts
-        path = Path(*(re.sub("^dot_", ".", part).replace(_PACKAGE, package) for part in parts))
-        text = source.read_text().replace(_PACKAGE, package).replace(_BIN, str(Path(sys.executable).parent))
-        files[str(path)] = text.encode()
-    return files
+def _template_files(package: str, kind: str) -> dict[str, bytes]:
+    """The files of a template for a package of this name, by path in the project.
+
+    A template's files stand beside those that all templates have, or in place of them; its README.md before theirs.
+    """
+    files = _read_texts(_FOLDER / "common")
+    for path, text in _read_texts(_FOLDER / kind).items():
+        files[path] = text + files[path] if path == "README.md" else text
+    first = datetime.now(timezone.utc).date() - timedelta(days=_NUM_DAYS)
+    written = {
+        _PACKAGE: package,
+        _DISTRIBUTION: package.replace("_", "-"),
+        "@EXTRAS@": TEMPLATES[kind].extras,
+        "@VERSION@": version("forecache"),
+        _START: repr(first).removeprefix("datetime."),
+    }
+    for before, now in written.items():
+        files = {path.replace(before, now): text.replace(before, now) for path, text in files.items()}
+    return {path: text.encode() for path, text in sorted(files.items())}
+
+
+def _read_texts(folder: Path) -> dict[str, str]:
+    """The texts of a folder's files by their paths, in which `dot_` stands for a dot."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {
+        str(Path(*(re.sub("^dot_", ".", part) for part in path.relative_to(folder).parts))): path.read_text()
+        for path in paths
+    }
