@@ -29,6 +29,8 @@ RULED = {
 """Periodic loops whose period follows from a setting, or is stated in their own module."""
 
 BOUNDED = {
+    # A file of a new project: a person watches it send.
+    "plugins/new_project/templates/stream/new_project/send.py:main",
     # A person looks on.
     *("cli/commands/log.py:show", "plugins/rollouts/command.py:rollouts", "plugins/rollouts/command.py:watch"),
     "plugins/status/command.py:status",

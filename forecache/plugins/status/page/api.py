@@ -47,7 +47,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], document: M
         [status, response.get("description", "")] for status, response in sorted(operation["responses"].items())
     ]
     parts.append(table("Responses", ("Status", "Meaning"), answered, long=(1,)))
-    title = f"{method.upper()} {path} – {operation.get('summary', '')}"
+    title = [tag("code", f"{method.upper()} {path}"), f" {operation.get('summary', '')}"]
     return section(title, name, tag("div", parts, class_="card"))
 
 

@@ -28,7 +28,7 @@ def tag(name: str, /, *content: Content, **attributes: str | int | float | bool 
     return Markup(f"<{name}{written}>{join_content(content)}</{name}>")
 
 
-def section(title: str, name: str, *content: Content) -> Markup:
+def section(title: Content, name: str, *content: Content) -> Markup:
     """A section of the page under a heading, which is its label and, by the name, its anchor."""
     return tag("section", tag("h2", title, id=name), content, aria_labelledby=name)
 

@@ -48,14 +48,14 @@ def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
     if nights is None:
         return None
     if not nights["rows"]:
-        return section("Last nights", "nights", tag("p", mark_code(nights["why"]), class_="empty"))
+        return section("Last runs", "nights", tag("p", mark_code(nights["why"]), class_="empty"))
     nights_of: dict[str, list[Mapping[str, Any]]] = {}
     for row in nights["rows"]:
         nights_of.setdefault(row["as_of"], []).append(row)
     rows = [_night(as_of, done) for as_of, done in nights_of.items()]
     caption, titles = "What was done for the last as-of dates", ("As of", "Done", "Took", "Ended")
     shown = table(caption, titles, rows, right=(2, 3), long=(1,))
-    return section("Last nights", "nights", tag("div", shown, class_="card"))
+    return section("Last runs", "nights", tag("div", shown, class_="card"))
 
 
 def _night(as_of: str, done: Sequence[Mapping[str, Any]]) -> list[Content]:
