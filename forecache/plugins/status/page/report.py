@@ -100,8 +100,8 @@ def _versions(versions: Sequence[Mapping[str, Any]], name: str) -> Markup | None
         return None
     rows = [
         [str(row["version"]), _state(row), row["as_of"], words.count(row["keys"]), words.size(row["size_bytes"]),
-         f"{row['model']['name']} {row['model']['version']}" if row["model"] else "–", row["published_at"][:16].replace("T", " "),
-         row["run_id"][:8] or "–"]
+         f"{row['model']['name']} {row['model']['version']}" if row["model"] else "–",
+         row["published_at"][:16].replace("T", " "), row["run_id"][:8] or "–"]
         for row in versions
     ]  # fmt: skip
     titles = ("Version", "State", "As of", "Keys", "Size", "Model", "Published", "Run")
