@@ -114,7 +114,8 @@ install_uv() {
         fail "pip could not install uv $UV_VERSION: $(tail -n 1 .tools/uv.log)" "Check the network, then run again."
 }
 
-install_image_packages() { # EXTRAS (a,b) TORCH: torch for the processor alone (cpu), for GPUs too (cuda), or none.
+install_image_packages() { # EXTRAS (a,b) TORCH: torch for the processor alone (cpu), for GPUs too (cuda), that of PyPI, which
+    # needs CUDA's libraries, but without triton, which compiles for GPUs (pypi), or none.
     local extras=() extra torch
     for extra in ${1//,/ }; do extras+=(--extra "$extra"); done
     export_lock() { "$UV" export -q --frozen --no-dev --no-emit-project "${extras[@]}" "$@"; }
@@ -122,6 +123,8 @@ install_image_packages() { # EXTRAS (a,b) TORCH: torch for the processor alone (
     local pip=("$UV" pip install -q --python .venv/bin/python --compile-bytecode)
     if [ "$2" = cuda ]; then
         export_lock | "${pip[@]}" --require-hashes -r - || return 1
+    elif [ "$2" = pypi ]; then
+        export_lock --prune triton | "${pip[@]}" --no-deps --require-hashes -r - || return 1
     else
         export_lock --prune torch | "${pip[@]}" --require-hashes -r - || return 1
         torch="$(export_lock --no-hashes | grep '^torch==' || true)" # a version for each Python
@@ -136,9 +139,12 @@ install_demo() { # The environment of `make demo`. An index that cannot be reach
     if [ "$(uname -s)" = Linux ] && ! [ -e /proc/driver/nvidia/version ]; then
         if "$PYTHON" -c 'import urllib.request as r; r.urlopen("https://download.pytorch.org/whl/cpu/", timeout=10)' 2>/dev/null
         then torch=cpu
-        else step "download.pytorch.org cannot be reached: torch comes from PyPI, where it has CUDA with it (5 GB on disk)"; fi
+        else
+            torch=pypi
+            step "download.pytorch.org cannot be reached: torch is that of PyPI, whose wheel needs CUDA's libraries (4 GB)"
+        fi
     fi
-    step "packages of the extras $DEMO_EXTRAS, torch for $torch among them"
+    step "packages of the extras $DEMO_EXTRAS (torch: $torch)"
     install_image_packages "$DEMO_EXTRAS" "$torch" && "$UV" pip install -q --python .venv/bin/python --no-deps -e .
 }
 
@@ -190,11 +196,8 @@ fingerprint() {
         sha256sum | cut -d ' ' -f 1
 }
 
-is_current() { # STAMP...: the environment is that of one of them.
-    local stamp now found=no
-    now="$(fingerprint)"
-    for stamp in "$@"; do if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ]; then found=yes; fi; done
-    [ "$found" = yes ] && .venv/bin/python -c '' 2>/dev/null &&
+is_current() {
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null &&
         [ -f .tools/jars/delta-storage-4.4.0.jar ] && [ -f .tools/jars/kafka/commons-pool2-2.12.1.jar ] &&
         find_java >/dev/null
 }
@@ -230,12 +233,11 @@ while [ "$#" -gt 0 ]; do
 done
 
 mkdir -p .tools
-stamps=("$STAMP")
-if [ "$demo" = yes ]; then
-    # An environment with the tools of development stays one.
-    if [ -f "$STAMP" ] && [ ! -f "$DEMO_STAMP" ]; then demo=no; else stamps+=("$DEMO_STAMP"); fi
-fi
-if [ "$force" = no ] && is_current "${stamps[@]}"; then
+# An environment with the tools of development keeps them.
+if [ -f "$STAMP" ]; then demo=no; fi
+stamp="$STAMP"
+if [ "$demo" = yes ]; then stamp="$DEMO_STAMP"; fi
+if [ "$force" = no ] && is_current; then
     compile_sources
     resolve_s3_jars
     exit 0
@@ -258,7 +260,6 @@ fi
 
 step "the locked environment into .venv"
 trust_machine
-rm -f "$STAMP" "$DEMO_STAMP" # of what is replaced now
 if [ "${#image[@]}" -gt 0 ]; then install_image_packages "${image[@]}"
 elif [ "$demo" = yes ]; then install_demo
 else UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON"; fi ||
@@ -295,5 +296,5 @@ if [ "${#image[@]}" -gt 0 ]; then exit 0; fi
 archive_classes
 empty_database
 
-if [ "$demo" = yes ]; then fingerprint >"$DEMO_STAMP"; else fingerprint >"$STAMP"; fi
+fingerprint >"$stamp"
 step "ready after $((SECONDS - started)) s"

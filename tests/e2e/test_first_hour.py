@@ -52,6 +52,7 @@ def test_from_an_empty_environment_to_an_explained_answer(tmp_path: Path) -> Non
     pip = (venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", constraints)
     with timed("pip install", taken):
         run(*pip, f"forecache[local] @ {wheel.as_uri()}")
+    megabytes = sum(path.lstat().st_blocks * 512 for path in venv.rglob("*")) / 1e6
     looking = f"from importlib.util import find_spec; print(*filter(find_spec, {ABSENT}))"
     assert run(venv / "bin" / "python", "-c", looking).split() == []
 
@@ -83,7 +84,6 @@ def test_from_an_empty_environment_to_an_explained_answer(tmp_path: Path) -> Non
     assert "3 passed" in run("make", "test", cwd=shop)
 
     taken["all"] = sum(taken.values())
-    megabytes = sum(path.lstat().st_blocks * 512 for path in venv.rglob("*")) / 1e6
     print(f"{megabytes:.0f} MB;", ", ".join(f"{what} {seconds:.1f} s" for what, seconds in taken.items()))
 
 
@@ -107,8 +107,10 @@ def get_answer(port: int) -> dict[str, Any]:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/returns/{KEY}", timeout=10) as response:
                 found: dict[str, Any] = json.load(response)
                 return found
-        except HTTPError:
-            raise
+        except HTTPError as error:
+            if error.code != 503:  # it is not ready yet
+                raise
+            return None
         except OSError:  # it does not listen yet
             return None
 

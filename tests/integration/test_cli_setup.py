@@ -173,7 +173,7 @@ def test_the_demo_gets_no_tools_of_development_and_an_environment_that_has_them_
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing can be reached
     (bare_project / "scripts/archive_classes.py").touch()
     uv, asked = bare_project / ".tools/uv/bin/uv", bare_project / "asked"
-    uv.write_text(uv.read_text() + f'echo "$@" >>{asked}\n')
+    uv.write_text(uv.read_text() + f'echo "$@" >>{asked}\nif [ "$1" = pip ]; then cat >/dev/null; fi\n')
 
     def installs(*arguments: str) -> list[str]:
         asked.write_text("")

@@ -1,6 +1,7 @@
 """The settings and versions of this installation: `settings`, `version`."""
 
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def _portable_default(default: Any) -> Any:
 @command("version", examples="forecache version\nforecache version --json")
 def version() -> None:
     """Show the versions of Forecache and of the software that it runs on."""
+    from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as version_of
 
     from forecache.base.code_version import code_version
@@ -163,6 +165,8 @@ def version() -> None:
         "forecache": version_of("forecache"),
         "code": code_version(settings()),
         "python": platform.python_version(),
-        **{name: version_of(name) for name in libraries},
     }
+    for name in libraries:
+        with suppress(PackageNotFoundError):  # of an extra that is not installed
+            found[name] = version_of(name)
     show(found, "\n".join(f"{name:<12} {text}" for name, text in found.items()))
