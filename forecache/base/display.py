@@ -17,17 +17,16 @@ def facts_html(title: str, facts: Mapping[str, Any]) -> str:
     """
     shown = {name: value for name, value in facts.items() if value not in (None, "", (), [], {})}
     lines = "".join(
-        f"<tr><th{_LEFT}>{_cell(name)}</th><td{_LEFT}>{_cell(value, _MOST_OF_FACT)}</td></tr>"
-        for name, value in shown.items()
+        f"<tr><th{_LEFT}>{_text(name)}</th><td{_LEFT}>{_lines(value)}</td></tr>" for name, value in shown.items()
     )
-    return f"<table><caption{_LEFT}>{_cell(title, _MOST_OF_FACT)}</caption><tbody>{lines}</tbody></table>"
+    return f"<table><caption{_LEFT}>{_text(title, _MOST_OF_FACT)}</caption><tbody>{lines}</tbody></table>"
 
 
 def rows_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> str:
     """A table of rows with the names of their columns; a cell is cut after `MOST_CHARACTERS`."""
-    head = "".join(f"<th>{_cell(name)}</th>" for name in columns)
-    lines = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in rows)
-    about = f"<caption{_LEFT}>{_cell(caption, _MOST_OF_FACT)}</caption>"
+    head = "".join(f"<th>{_text(name)}</th>" for name in columns)
+    lines = "".join(f"<tr>{''.join(f'<td>{_text(value)}</td>' for value in row)}</tr>" for row in rows)
+    about = f"<caption{_LEFT}>{_text(caption, _MOST_OF_FACT)}</caption>"
     return f"<table>{about}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
 
 
@@ -37,6 +36,9 @@ def value_text(value: Any, most: int = MOST_CHARACTERS) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _cell(value: Any, most: int = MOST_CHARACTERS) -> str:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return "<br>".join(html.escape(value_text(each, most)) for each in values)
+def _text(value: Any, most: int = MOST_CHARACTERS) -> str:
+    return html.escape(value_text(value, most))
+
+
+def _lines(fact: Any) -> str:
+    return "<br>".join(_text(each, _MOST_OF_FACT) for each in (fact if isinstance(fact, (list, tuple)) else [fact]))
