@@ -178,13 +178,20 @@ def explain(name: str, key: "Key", *, version: int | None = None, settings: Sett
 
 
 def _lines(link: Any) -> Iterator[str]:
-    """A link of an explanation in a few short lines."""
+    """A link of an explanation in a few lines: its plain values in one, each row or other part of it in one more."""
     for each in link if isinstance(link, list) else [link]:
-        if isinstance(each, Mapping):
-            known = {name: value for name, value in each.items() if value not in (None, "", {}, [])}
-            yield ", ".join(f"{name} {value_text(value)}" for name, value in known.items())
-        else:
+        if not isinstance(each, Mapping):
             yield value_text(each)
+            continue
+        known = {name: value for name, value in each.items() if value not in (None, "", {}, [])}
+        yield _joined({name: value for name, value in known.items() if not isinstance(value, Mapping)})
+        for name, part in known.items():
+            if isinstance(part, Mapping):
+                yield f"{name}: {_joined(part)}"
+
+
+def _joined(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())
 
 
 def _read_date(

@@ -133,6 +133,7 @@ def test_an_answer_is_explained_by_name_and_key(ran: Settings) -> None:
     assert found["prediction"]["row"]["customer"] == key
     assert {"store", "features", "raw", "model"} <= set(found)
     assert "store: version" in repr(found)
+    assert f"prediction: row: customer {key}, as_of {LAST}, next_spend " in repr(found)
     assert "features_spend" in found._repr_html_()
 
 

@@ -107,6 +107,7 @@ def test_html_is_escaped_and_long_values_are_cut() -> None:
     assert ">zero</th>" in shown
     assert "…" in rows_html(["text"], [["a" * 1000]])
     assert len(rows_html(["text"], [["a" * 1000]])) < 400
+    assert len(rows_html(["list"], [[list(range(1000))]])) < 400
 
 
 @pytest.mark.parametrize(
