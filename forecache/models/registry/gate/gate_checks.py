@@ -188,8 +188,8 @@ def check_baselines(
 
 
 def check_constants(pipeline: Trainable, examples: SplitExamples, score: Array) -> Iterator[Check]:
-    """The gate's metric beats the best constant predictor's, and the interval of the gain is above zero; with a negative
-    baseline margin, it is not worse by more than that.
+    """The gate's metric beats the best constant predictor's, and the interval of the gain is above zero; with a
+    negative baseline margin, it is not worse by more than that.
 
     Of classes and quantiles, the baseline is the best constant. A metric without a value for a constant, as a rank
     correlation, does not compare with one.
