@@ -90,6 +90,9 @@ def test_a_model_that_is_not_better_than_the_best_constant_fails() -> None:
     assert f"worse than always 0, the median of the training split, with {SPENT.mean():.4f}" in check.reason
     assert next(checks.check_constants(basket, examples, SPENT + 0.5)).passed
     assert not next(checks.check_constants(basket, examples, np.zeros(ROWS))).passed  # equal to it
+    lenient, strict = (replace(basket, gate=replace(basket.gate, baseline_margin=margin)) for margin in (-3.0, -0.1))
+    assert next(checks.check_constants(lenient, examples, SPENT + 9)).passed
+    assert not next(checks.check_constants(strict, examples, SPENT + 9)).passed
     by_r2 = replace(basket, gate=replace(basket.gate, metric="r2"))
     assert "than always 8.4, the mean" in next(checks.check_constants(by_r2, examples, SPENT + 9)).reason
 

@@ -79,7 +79,8 @@ class Gate:
             quantiles are compared with the same answer for all: class shares and quantiles of the training split. A
             ranking is compared with the random order, too.
         baseline_margin: The metric must beat each baseline's by at least this much. It must also beat the best
-            constant: the mean or the median of a regression's label in the training split, or a binary one's share.
+            constant: the mean or the median of a regression's label in the training split, or a binary one's share; a
+            negative margin is how much worse than that it may be.
         not_worse_than_baseline: Further metrics by which a model may not be worse than any baseline. If none are named,
             a baseline that is better by any other metric is a warning; else it is reported.
         max_regression: How much worse than the champion on the same rows the metric may be.

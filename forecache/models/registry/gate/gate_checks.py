@@ -204,7 +204,8 @@ def check_baselines(
 
 
 def check_constants(pipeline: Trainable, examples: SplitExamples, score: Array) -> Iterator[Check]:
-    """The gate's metric beats the best constant predictor's, and the interval of the gain is above zero.
+    """The gate's metric beats the best constant predictor's, and the interval of the gain is above zero; with a
+    negative baseline margin, it is not worse by more than that.
 
     Of classes and quantiles, the baseline is the best constant. A metric without a value for a constant, as a rank
     correlation, does not compare with one.
@@ -223,9 +224,10 @@ def check_constants(pipeline: Trainable, examples: SplitExamples, score: Array) 
         return
     best = max(known, key=lambda constant: judge.gain(name, known[constant], 0.0))
     gain = _measure_gain(pipeline, examples, score, constants[best])
-    passed = gain.value > 0 and gain.low > 0
+    least = min(0.0, pipeline.trained_gate.baseline_margin)
+    passed = gain.value >= least if least else gain.value > 0 and gain.low > 0
     reason = f"{gain.text} than always {best} of the training split, with {known[best]:.4f} ({gain.range})"
-    yield Check("constant", bool(passed), gain.value, 0.0, reason, gain.low, gain.high)
+    yield Check("constant", bool(passed), gain.value, least, reason, gain.low, gain.high)
 
 
 def compare_other_metrics(
