@@ -47,8 +47,8 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], document: M
         [status, response.get("description", "")] for status, response in sorted(operation["responses"].items())
     ]
     parts.append(table("Responses", ("Status", "Meaning"), answered, long=(1,)))
-    title = [tag("code", f"{method.upper()} {path}"), f" {operation.get('summary', '')}"]
-    return section(title, name, tag("div", parts, class_="card"))
+    heading = [tag("code", f"{method.upper()} {path}"), f" {operation.get('summary', '')}"]
+    return section(heading, name, tag("div", parts, class_="card"))
 
 
 def _bodies(operation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
