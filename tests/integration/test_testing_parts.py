@@ -14,6 +14,7 @@ from asked_project.pipelines.payments import payments
 from asked_project.pipelines.search import search
 from asked_project.views import SALES
 from joined_sample import WITH_REGION
+from live_view_sample import CHECK, VIEW
 from sql_project.pipelines.orders import CUSTOMERS, orders
 
 import forecache as fc
@@ -102,6 +103,21 @@ def test_a_transform_gives_named_features_and_nan_for_what_is_not_found() -> Non
     assert ranked["popularity"].tolist()[0] == 3.0
     assert np.isnan(ranked["popularity"][1])
     assert ranked["price_log"].tolist() == pytest.approx([1.0, np.log(2)])
+
+
+def test_of_a_live_view_the_rows_are_those_that_are_merged_and_an_estimator_stands_in_for_the_trained_one() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    names = VIEW.feature_names
+    rows = [{"card": 5, **{name: float(place) for place, name in enumerate(names)}}]
+    found = testing.transform(CHECK, {"card": 5, "amount": 2.5}, {VIEW.name: rows})
+    assert [*found.to_arrow().to_pylist()[0].values()] == [*map(float, range(len(names))), 2.5]
+    generator = np.random.default_rng(1)
+    matrix = generator.normal(size=(50, len(names) + 1)).astype(np.float32)
+    fitted = LogisticRegression().fit(matrix, matrix[:, -1] > 0)
+    answered = testing.answer(CHECK, {"card": 5, "amount": 2.5}, {VIEW.name: rows}, model=fitted)
+    expected = fitted.predict_proba(found.to_pandas().to_numpy())[0, 1]
+    assert (answered["answered_by"], answered["value"]["score"]) == ("model", pytest.approx(expected))
 
 
 def test_an_answer_is_by_the_model_or_by_the_fallback_that_the_server_would_take() -> None:
