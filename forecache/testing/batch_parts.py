@@ -102,7 +102,8 @@ def gate(
     The comparison with a champion, the latency and the size need a model, and are left out.
 
     Args:
-        scores: [n], or [n, classes] or [n, levels]; of a frame with one column that column.
+        scores: [n], or [n, levels], or [n, classes] in their declared order, else ascending; a frame with one column is
+            that column.
         labels: [n], of classes their names.
         baseline: The values [n] of the feature that the gate declares as its baseline, by name if it declares several;
             for classes their shares, for quantiles their values; None: no baseline is compared.
@@ -110,10 +111,15 @@ def gate(
         requests: For a ranking, the number of rows of each request, whose rows are contiguous.
 
     Raises:
-        InputError: The model is not trained here, or a baseline of several is missing.
+        InputError: The model is not trained here, a baseline of several is missing, or scores and classes do not fit.
     """
     score, weight = _numbers(scores), None if weights is None else _numbers(weights)
     label, classes = _label_of(declared, labels)
+    if classes and score.shape[1:] != (len(classes),):
+        raise InputError(
+            f"The scores are of the shape {score.shape}, and the labels have the classes {', '.join(classes)}.",
+            remedy="Give a probability for each class, and labels of each, or declare Classes(labels=(...)).",
+        )
     sizes = None if requests is None else np.asarray(requests, np.int64)
     names = tuple(each.feature for each in declared.trained_gate.baselines)
     matrix = np.empty((len(label), len(names)), np.float32)
@@ -223,5 +229,12 @@ def _label_of(declared: Pipeline | Realtime, labels: Any) -> tuple[np.ndarray, t
     if declared.task != "multiclass":
         return _numbers(labels), ()
     names = [str(each) for each in np.asarray(labels).reshape(-1).tolist()]
-    classes = declared.output_specs[0].classes or class_order(names)
+    known = declared.output_specs[0].classes
+    strange = sorted({*names} - {*known}) if known else []
+    if strange:
+        raise InputError(
+            f"The labels have the class {strange[0]!r}, which {declared.inline_name} does not declare.",
+            remedy=f"It declares {', '.join(known)}.",
+        )
+    classes = known or class_order([*{*names}])
     return label_numbers(pa.array(names, pa.string()), classes), classes

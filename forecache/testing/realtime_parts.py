@@ -61,7 +61,8 @@ def transform(realtime: Realtime, request: Mapping[str, Any], views: Mapping[str
     Args:
         request: The request, with the members of its JSON.
         views: By the name of a view that is looked up, its rows: key columns and features, a frame of pandas, polars or
-            Arrow, or a list of dicts. A view that is left out has no rows.
+            Arrow, or a list of dicts; of a live view as they are merged with its stream. A view that is left out has
+            no rows.
 
     Raises:
         InputError: The server would refuse the request, there is no such view, or its rows lack a column; or the

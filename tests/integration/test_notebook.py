@@ -126,6 +126,18 @@ def test_a_plain_frame_gets_the_scores_of_the_nightly_run_to_the_bit(ran: Settin
     assert set(given.column_names) >= {*features.columns, "next_spend"}
 
 
+def test_an_applied_model_scores_a_frame_too_with_its_segments(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", project="outputs_project")
+    rows = pa.table({"who": ["u1", "u2"], "a": [1.0, -3.0], "b": [2.0, None]})
+    scored = fc.score("every", rows, settings=settings)
+    assert scored.column_names[:5] == ["who", "a", "b", "score", "other"]
+    assert scored.select(["score", "best", "likes", "band"]).to_pylist() == [
+        {"score": 3.0, "best": "right", "likes": False, "band": "above"},
+        {"score": -3.0, "best": "right", "likes": False, "band": "below"},
+    ]
+    assert fc.model("every", settings=settings).uri.startswith("function ")
+
+
 def test_an_answer_is_explained_by_name_and_key(ran: Settings) -> None:
     key = fc.predictions("spend", settings=ran).to_arrow()["customer"][0].as_py()
     found = fc.explain("spend", key, settings=ran)

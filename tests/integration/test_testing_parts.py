@@ -14,6 +14,10 @@ from asked_project.pipelines.payments import payments
 from asked_project.pipelines.search import search
 from asked_project.views import SALES
 from joined_sample import WITH_REGION
+from live_view_sample import CHECK, VIEW
+from outputs_project.pipelines.kinds import plan_sklearn
+from outputs_project.pipelines.kinds import spend as spend_quantiles
+from outputs_project.pipelines.rules import every
 from sql_project.pipelines.orders import CUSTOMERS, orders
 
 import forecache as fc
@@ -85,6 +89,44 @@ def test_a_function_on_frames_is_called_by_spark(spark: Any) -> None:
     ]
 
 
+def test_classes_and_quantiles_are_judged_against_shares_and_quantiles_that_are_given() -> None:
+    rng = np.random.default_rng(0)
+    names = np.array(["basic", "gold", "trial"])
+    label = rng.integers(3, size=600)
+    shares = np.full((600, 3), 0.1)
+    shares[np.arange(600), label] = 0.8
+    found = testing.gate(plan_sklearn, shares, names[label], baseline=[1 / 3] * 3)
+    assert found.metrics["log_loss"] == pytest.approx(-np.log(0.8))
+    assert found.baseline["log_loss"] == pytest.approx(np.log(3))
+    assert {"floor:accuracy", "floor:gold_recall", "baseline"} <= {check.name for check in found.checks if check.passed}
+    with pytest.raises(
+        InputError, match=r"The scores are of the shape \(600, 3\), and the labels have .* basic, gold\."
+    ):
+        testing.gate(plan_sklearn, shares, names[label % 2])
+    spent = rng.gamma(2.0, 20.0, size=500)
+    quantiles = np.quantile(spent, (0.1, 0.5, 0.9))
+    judged = testing.gate(spend_quantiles, np.tile(quantiles, (500, 1)), spent, baseline=quantiles * 3)
+    assert judged.baseline_name == "empirical quantiles"
+    assert judged.passed, judged.line
+
+
+def test_answers_have_each_kind_of_output_and_the_segments() -> None:
+    rows = [{"user_id": "u1", "a": 1.0, "b": 2.0}]
+    (answer,) = testing.answers(every, rows)
+    value = answer["value"]
+    assert (value["score"], value["best"], value["likes"], value["band"]) == (3.0, "right", False, "above")
+    assert (value["plan"], value["embedding"]) == ("gold", [1.0, 2.0, 2.0])
+    assert value["items"] == [{"item": "i3", "score": 2.0, "seen": True}]
+    fitted = testing.answers(
+        spend_quantiles, [_features_of(spend_quantiles)], lambda f: np.tile([[30.0, 10.0, 20.0]], (1024, 1))
+    )
+    assert fitted[0]["value"] == {"spend_q10": 10.0, "spend_q50": 20.0, "spend_q90": 30.0, "size": "medium"}
+
+
+def _features_of(pipeline: Any) -> dict[str, Any]:
+    return {"user_id": "u1", **dict.fromkeys(pipeline.feature_names, 1.0)}
+
+
 HOUSEHOLDS = [{"household_id": 1, "spend_28d": 9.0, "visits_28d": 2.0}]
 
 
@@ -102,6 +144,21 @@ def test_a_transform_gives_named_features_and_nan_for_what_is_not_found() -> Non
     assert ranked["popularity"].tolist()[0] == 3.0
     assert np.isnan(ranked["popularity"][1])
     assert ranked["price_log"].tolist() == pytest.approx([1.0, np.log(2)])
+
+
+def test_of_a_live_view_the_rows_are_those_that_are_merged_and_an_estimator_stands_in_for_the_trained_one() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    names = VIEW.feature_names
+    rows = [{"card": 5, **{name: float(place) for place, name in enumerate(names)}}]
+    found = testing.transform(CHECK, {"card": 5, "amount": 2.5}, {VIEW.name: rows})
+    assert [*found.to_arrow().to_pylist()[0].values()] == [*map(float, range(len(names))), 2.5]
+    generator = np.random.default_rng(1)
+    matrix = generator.normal(size=(50, len(names) + 1)).astype(np.float32)
+    fitted = LogisticRegression().fit(matrix, matrix[:, -1] > 0)
+    answered = testing.answer(CHECK, {"card": 5, "amount": 2.5}, {VIEW.name: rows}, model=fitted)
+    expected = fitted.predict_proba(found.to_pandas().to_numpy())[0, 1]
+    assert (answered["answered_by"], answered["value"]["score"]) == ("model", pytest.approx(expected))
 
 
 def test_an_answer_is_by_the_model_or_by_the_fallback_that_the_server_would_take() -> None:
