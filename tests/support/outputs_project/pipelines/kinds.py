@@ -135,6 +135,6 @@ basket = replace(
         Output("log_deviation", minimum=-5.0, maximum=5.0),
         Vector("embedding", 4),
     ),
-    gate=replace(visits.basket.gate, floors={}, baseline=Baseline("noise")),
+    gate=replace(visits.basket.gate, floors={}, baseline=Baseline("noise"), baseline_margin=-1000.0),
 )
 by_entity = replace(plan_lightgbm, name="by_entity", training=replace(plan.training, split=EntitySplit(0.2, 0.3)))
