@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Predictions, features and models in a notebook
 #
-# The project is the one that `forecache init visits` makes, after its `make demo`. A notebook that is opened in its
-# folder needs no settings; elsewhere, `FORECACHE_HOME` names the home and `FORECACHE_PROJECT` the package.
+# The project is the one that `forecache init orders` makes, after its `make demo`. A notebook that is opened in its
+# folder needs no settings; elsewhere, `FORECACHE_HOME` names the state folder and `FORECACHE_PROJECT` the package.
 
 # %%
 import forecache as fc
@@ -17,7 +17,7 @@ found.table, found.version, found.date, len(found)
 
 # %%
 fc.sql("""
-    select round(return_probability, 1) as probability, count(*) as visitors
+    select round(return_probability, 1) as probability, count(*) as customers
     from predictions_returns
     group by all
     order by probability
@@ -27,7 +27,7 @@ fc.sql("""
 # A declaration is shown by its facts.
 
 # %%
-from visits.pipelines.returns import returns
+from orders.pipelines.returns import returns
 
 returns
 
@@ -38,11 +38,11 @@ returns
 fc.model("returns")
 
 # %% [markdown]
-# It scores any frame with the features, as a nightly run does: what if everybody had come three times more this week?
+# It scores any frame with the features, as a nightly run does: what if everybody had ordered three times more this week?
 
 # %%
 frame = fc.features("returns").to_pandas()
-more = frame.assign(visits_7d=frame.visits_7d + 3, visits_28d=frame.visits_28d + 3)
+more = frame.assign(orders_7d=frame.orders_7d + 3, orders_28d=frame.orders_28d + 3)
 before, after = (fc.score("returns", each).return_probability.mean() for each in (frame, more))
 f"{before:.3f} becomes {after:.3f}"
 
@@ -50,37 +50,39 @@ f"{before:.3f} becomes {after:.3f}"
 # An answer is followed back to its rows, its model and its code.
 
 # %%
-fc.explain("returns", found.to_pandas().visitor[0])
+fc.explain("returns", found.to_pandas().customer[0])
 
 # %% [markdown]
 # ## Tests without a lake
 #
 # `forecache.testing` computes the parts of a declaration from rows that you write by hand, by the functions of the
-# nightly run and in a temporary home.
+# nightly run and in a temporary state folder.
 
 # %%
-from datetime import date
+from datetime import datetime, timedelta
 
 from forecache import testing
 
-visits = [
-    {"visitor": "ann", "day": date(2026, 1, 10), "pages": 4},
-    {"visitor": "ann", "day": date(2026, 1, 31), "pages": 2},
-    {"visitor": "bob", "day": date(2026, 1, 2), "pages": 6},
-    {"visitor": "ann", "day": date(2026, 2, 3), "pages": 1},
+day = found.date - timedelta(days=14)
+noon = datetime(day.year, day.month, day.day, 12)
+orders = [
+    {"order_id": 1, "customer": "ann", "item": "tea", "amount": 4.0, "ordered_at": noon - timedelta(days=20)},
+    {"order_id": 2, "customer": "ann", "item": "cup", "amount": 9.5, "ordered_at": noon},
+    {"order_id": 3, "customer": "bob", "item": "tea", "amount": 4.0, "ordered_at": noon - timedelta(days=25)},
+    {"order_id": 4, "customer": "ann", "item": "tea", "amount": 4.0, "ordered_at": noon + timedelta(days=3)},
 ]
-features = testing.features(returns, {"visits": visits}, date="2026-01-31")
+features = testing.features(returns, {"orders": orders}, date=day)
 features
 
 # %%
-testing.labels(returns, {"visits": visits}, date="2026-01-31")
+testing.labels(returns, {"orders": orders}, date=day)
 
 # %% [markdown]
 # The answers that the server would give, with a function in place of the model, and the gate's verdict on scores:
 
 # %%
-answers = testing.answers(returns, features, lambda columns: 1 / (1 + columns["recency_days"]), date="2026-01-31")
+answers = testing.answers(returns, features, lambda columns: columns["orders_28d"] / 10, date=day)
 [(answer["key"], answer["value"]) for answer in answers]
 
 # %%
-testing.gate(returns, scores=[0.9, 0.8, 0.2, 0.1] * 50, labels=[1, 1, 0, 0] * 50, baseline=[0, 9, 9, 9] * 50)
+testing.gate(returns, scores=[0.9, 0.8, 0.2, 0.1] * 50, labels=[1, 1, 0, 0] * 50, baseline=[9, 0, 0, 0] * 50)

@@ -21,7 +21,7 @@ from forecache.plugins.new_project.init_command import make_project
 from forecache.runs import RunRequest, run_in_process
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.py"
-_PACKAGE = "visits"
+_PACKAGE = "orders"
 _MARK = re.compile(r"^# %%(?P<text> \[markdown\])?\n", re.MULTILINE)
 
 
