@@ -109,7 +109,7 @@ def _arrow(section: dict[str, Any]) -> list[Row]:
     mlflow = section["mlflow"]
     for size, runs in section["runs"].items():
         count, ours = int(size), runs["score"]
-        what, mine = f'`score(engine="arrow")`, {count:,} rows, {_WHOLE}', _speed(count, ours["seconds"])
+        what, mine = f"Forecache without a JVM, {count:,} rows, {_WHOLE}", _speed(count, ours["seconds"])
         if count == section["rows"]:
             theirs = _speed(count, mlflow["seconds"]["mlflow"])
             rows.append(Row(what, mine, "M rows/s", _mlflow(mlflow), theirs, mine / theirs, Asked(2.5)))

@@ -126,8 +126,10 @@ def test_a_browser_is_led_to_the_status_and_to_the_interface(reader: RunningRead
 
 def test_the_page_needs_the_token_that_the_status_needs(settings: Settings, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.json"
-    allowed, other = (create_token(tokens, *each)[0] for each in (("ops", ["+metrics"]), ("app", ["churn"])))
+    scopes = {"scraper": ["+metrics"], "app": ["churn"], "person": ["+metrics", "churn"]}
+    given = {name: {"authorization": f"Bearer {create_token(tokens, name, of)[0]}"} for name, of in scopes.items()}
     with running_reader(settings, reader_tokens=str(tokens), project_part=True) as running:
-        for token, status in ((None, 401), (other, 403), (allowed, 200)):
-            headers = {"authorization": f"Bearer {token}"} if token else {}
-            assert httpx.get(f"{running.url}/status/churn", headers=headers, timeout=60).status_code == status
+        for name, page, answer in (("", 401, 401), ("app", 403, 403), ("scraper", 200, 403), ("person", 200, 200)):
+            headers, at = given.get(name, {}), f"{running.url}/status/churn"
+            assert httpx.get(at, headers=headers, timeout=60).status_code == page
+            assert httpx.get(at, params={"key": "00007"}, headers=headers, timeout=60).status_code == answer

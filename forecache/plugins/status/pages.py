@@ -68,10 +68,11 @@ class StatusPages:
         return Reply(200, HEADERS, render_api(document))
 
     def report(self, request: HttpRequest, name: str) -> Reply:
-        """The page on one name, with the answer for the key of the query, if it has one; made in another thread."""
-        if self._access is not None:
-            self._access.check(request.headers, METRICS, basic=True)
+        """The page on one name, made in another thread; for the answer of a key, the token covers the name, too."""
         key = dict(parse_qsl(request.query)).get("key", "")
+        if self._access is not None:
+            for scope in (METRICS, *((name,) if key else ())):
+                self._access.check(request.headers, scope, basic=True)
         request.render = lambda: self._reports.page(name, key)
         return Reply(200, HEADERS, b"")
 

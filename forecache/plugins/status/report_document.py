@@ -1,6 +1,7 @@
 """All that is known of one declaration: its runs, versions, model, drift, quality, cost and alerts, as plain values."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -9,9 +10,11 @@ from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import unknown_name_error
+from forecache.declare import Pipeline, Realtime
 from forecache.declare.loading import read_project
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.ledger import LEDGER_TABLE
+from forecache.models.registry.model_versions import find_champion
 from forecache.plugins.status.project_status import night_rows
 from forecache.serve.store.remote_store import open_store
 
@@ -43,7 +46,7 @@ def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime
         "trainings": _trainings(runs),
         "versions": list(_versions(settings, name)),
         "moves": list(_moves(settings, name)),
-        "reports": _model_reports(settings, name),
+        "reports": _model_reports(settings, name, declared),
         "measurements": _measurements(settings, name, now),
         "cost": [asdict(line) for find in find_hooks("cost_lines") for line in find(settings, name, days=_COST_DAYS)],
         "cost_days": _COST_DAYS,
@@ -119,8 +122,13 @@ def _moves(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _model_reports(settings: Settings, name: str) -> dict[str, str]:
-    """Paths of the reports of model versions, by version, the newest first."""
+def _model_reports(settings: Settings, name: str, declared: Any) -> dict[str, str]:
+    """Paths of the reports of model versions, by version, the newest first; a champion without one gets it."""
+    if isinstance(declared, (Pipeline, Realtime)) and declared.is_trained and is_installed("model_reports"):
+        with suppress(ForecacheError):  # no champion yet, or no library that draws: the page goes without
+            champion = find_champion(settings, declared)
+            if champion is not None and not (settings.reports_path / f"{name}-{champion.version}.html").exists():
+                load_hook("model_reports", "write_model_report")(settings, declared, champion.version)
     found = {
         path.stem.removeprefix(f"{name}-"): str(path)
         for path in settings.reports_path.glob(f"{name}-*.html")

@@ -8,11 +8,12 @@ import time
 from forecache.plugins.status.page.document import page
 from forecache.plugins.status.page.markup import mark_code, tag
 
-_KEPT_S, _LIMIT_S, _MOST = 30.0, 60.0, 64
+_KEPT_S, _LIMIT_S, _PATIENCE_S, _MOST = 30.0, 60.0, 2.0, 64
 
 
 class ReportPages:
-    """Pages by name and key, each kept for half a minute; one is made at a time. Thread-safe."""
+    """Pages by name and key, each kept for half a minute. One is made at a time, so that many requests start no more
+    processes, and hold no more threads than for a moment. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,15 +21,18 @@ class ReportPages:
 
     def page(self, name: str, key: str) -> bytes:
         """The page on a name, with the answer for a key unless that is ""; a page that says why, if it fails."""
-        with self._lock:
-            made = self._made.get((name, key))
-            if made is not None and time.monotonic() - made[0] < _KEPT_S:
-                return made[1]
-            if len(self._made) >= _MOST:
-                self._made.clear()
+        made = self._made.get((name, key))
+        if made is not None and time.monotonic() - made[0] < _KEPT_S:
+            return made[1]
+        if not self._lock.acquire(timeout=_PATIENCE_S):
+            return _problem(name, "Another page is being made. Load this one again in some seconds.")
+        try:
             body = _make(name, key)
-            self._made[name, key] = (time.monotonic(), body)
+            kept = {} if len(self._made) >= _MOST else self._made
+            self._made = {**kept, (name, key): (time.monotonic(), body)}
             return body
+        finally:
+            self._lock.release()
 
 
 def _make(name: str, key: str) -> bytes:
