@@ -21,7 +21,7 @@ _IMPORT_ALL = """
 import importlib, pathlib, sys
 for top in sys.argv[1:]:
     for file in sorted(pathlib.Path(top).rglob("*.py")):
-        if "template" not in file.parts and file.name != "__main__.py":
+        if "templates" not in file.parts and file.name != "__main__.py":
             importlib.import_module(".".join(file.with_suffix("").parts).removesuffix(".__init__"))
 """
 

@@ -47,7 +47,7 @@ def test_messages_are_tried_sent_and_repeated_by_the_job_without_a_copy(
         monkeypatch.setenv("FORECACHE_SMTP_SECURITY", "none")
         assert main(["mail", "letters", "--limit", "9", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == 9
-        done = build_definitions(load_settings()).resolve_job_def("mail_letters").execute_in_process()
+        done = build_definitions(load_settings()).resolve_job_def("letters_mail").execute_in_process()
         assert done.success
         [event] = done.get_asset_materialization_events()
         assert event.materialization.metadata["dagster/row_count"].value == 20

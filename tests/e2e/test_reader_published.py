@@ -48,4 +48,4 @@ def test_what_is_published_is_answered_and_what_left_is_gone(settings: Settings)
         open_store(settings, "churn").rollback()
         assert eventually(lambda: client.metadata("churn")["store_version"] == 1)
         assert scores() == first
-        assert [row["state"] for row in client.versions("churn")] == [["quarantined"], ["serving", "current"]]
+        assert [row["state"] for row in client.versions("churn")] == [["blocked"], ["serving", "current"]]

@@ -115,7 +115,9 @@ flights = Pipeline(
     model=EstimatorModel(trees),
     training=Training(num_as_of=20, every_days=1),
     outputs=(Output("expected_delay"),),
-    gate=Gate("mae", {"mae": 40.0}, Baseline("delay_1d"), slices=("carrier",), max_latency_ms=1000.0),
+    gate=Gate(
+        "mae", {"mae": 40.0}, Baseline("delay_1d"), baseline_margin=-2.0, slices=("carrier",), max_latency_ms=1000.0
+    ),
     publish=Publish(max_psi=None),
     drift=Drift(report_rows=0),
 )
