@@ -107,9 +107,7 @@ def test_an_extra_alone_is_enough_for_what_it_is_for(extra: str, workplace: Path
     environment |= {"PYTHONPATH": str(PROJECT_ROOT), "FORECACHE_HOME": str(tmp_path / "home")}
     environment |= {"PYTHONPYCACHEPREFIX": str(workplace / "compiled")}
     wanted = ["--extra", extra] if extra else []
-    if (
-        extra == "local"
-    ):  # mlflow, which an extra before brought, takes the files that it shares with mlflow-skinny along
+    if extra == "local":  # the mlflow of an extra before takes the files along that both have
         wanted += ["--reinstall-package", "mlflow-skinny"]
     subprocess.run(
         # `sync` is exact: what an extra before brought and this one does not is removed.
