@@ -48,8 +48,8 @@ def test_a_full_publish_overlays_what_the_batch_cannot_have_seen(settings: Setti
     stream.commit([click("00002", 0.25, moment(NIGHT + DAY, 9)), click("new", 0.125, moment(NIGHT + DAY))])
     stream.commit(
         [
-            click("00003", 0.0625, moment(NIGHT), late=True, base=f"{NIGHT}@3"),
-            click("00004", 0.0625, moment(NIGHT - DAY), late=True, base=f"{NIGHT - DAY}@2"),
+            click("00003", 0.0625, moment(NIGHT), late=True, feature_version=f"{NIGHT}@3"),
+            click("00004", 0.0625, moment(NIGHT - DAY), late=True, feature_version=f"{NIGHT - DAY}@2"),
         ]
     )
     result = publish(settings, churn())
@@ -70,7 +70,7 @@ def test_an_overlaid_row_says_the_day_and_the_hour_in_which_the_stream_made_it(s
     write_night(settings, predictions(scores(50)))
     store, stream = live_churn(settings), StreamTable(settings)
     later, late = moment(NIGHT + DAY, 9), moment(NIGHT - DAY)
-    stream.commit([click("00002", 0.25, later), click("00003", 0.5, late, late=True, base=f"{NIGHT}@3")])
+    stream.commit([click("00002", 0.25, later), click("00003", 0.5, late, late=True, feature_version=f"{NIGHT}@3")])
     publish(settings, churn())
     with store.snapshot() as snapshot:
         answers = VersionAnswers(snapshot)
@@ -198,7 +198,7 @@ def test_whatever_is_committed_scored_and_published_the_store_holds_what_a_dicti
 
 def _clicked(night: date, key: str, value: int, days: int, late: bool) -> dict[str, Any]:
     day = night + days * DAY
-    return click(key, value / 64, moment(day), late=late and days <= 0, base=f"{night}@1")
+    return click(key, value / 64, moment(day), late=late and days <= 0, feature_version=f"{night}@1")
 
 
 def test_rollback_goes_to_a_version_with_its_own_cut(settings: Settings) -> None:
