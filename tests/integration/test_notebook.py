@@ -285,10 +285,10 @@ def test_the_notebook_of_the_pages_runs_in_a_new_project(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr[-3000:]
     text = page.read_text()
     told = (
-        "('predictions_returns', 0, datetime.date(2026, 2, 28)",
+        "('predictions_returns', 0, datetime.date(",
         "Pipeline returns</caption>",
         "Model returns 1</caption>",
-        "[('ann', {'return_probability': 1.0}), ('bob', {'return_probability': 0.03333333507180214})]",
+        "[('ann', {'return_probability': 0.20000000298023224}), ('bob', {'return_probability': 0.10000000149011612})]",
         "returns 0 passed: roc_auc 1.0000",
     )
     assert [each for each in told if each not in text] == []
