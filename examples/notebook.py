@@ -38,7 +38,7 @@ returns
 fc.model("returns")
 
 # %% [markdown]
-# It scores any frame with the features, as a nightly run does: what if everybody had ordered three times more this week?
+# It scores any frame with the features, as a nightly run does: what if everybody had ordered three times more?
 
 # %%
 frame = fc.features("customer").to_pandas()
@@ -61,8 +61,9 @@ fc.explain("returns", found.to_pandas().customer[0])
 # %%
 from datetime import datetime, timedelta, timezone
 
-from forecache import testing
 from shop.orders import ORDERS
+
+from forecache import testing
 
 
 def order(number, customer, day, amount):
