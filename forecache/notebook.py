@@ -152,7 +152,7 @@ def model(name: str, *, settings: Settings | None = None) -> "ModelVersion":
 
 
 class Explanation(dict[str, Any]):
-    """What led to an answer: version, rows, events and model, by the names that `forecache explain --json` has."""
+    """The chain behind an answer: version, rows, events and model, by the names that `forecache explain --json` has."""
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {line}" for name, link in self.items() for line in _lines(link))
@@ -162,7 +162,7 @@ class Explanation(dict[str, Any]):
 
 
 def explain(name: str, key: "Key", *, version: int | None = None, settings: Settings | None = None) -> Explanation:
-    """What led to the answer for a key of a pipeline, recommender or view, or to a logged answer of a real-time model.
+    """Follow the answer for a key of a pipeline, recommender or view, or a logged answer of a real-time model, back.
 
     Args:
         key: The key, a tuple if it has several columns; of a real-time model the id of a request.

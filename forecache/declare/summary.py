@@ -23,8 +23,8 @@ def declared_facts(declared: Any) -> dict[str, Any]:
     facts: Mapping[str, Any] = {
         "description": get("description"),
         "key": _names(get("key")) if not get("request") else None,
-        "request": [_typed(field) for field in get("request") or ()],
-        "candidates": [_typed(field) for field in candidates.fields] if candidates else None,
+        "request": [_field_text(field) for field in get("request") or ()],
+        "candidates": [_field_text(field) for field in candidates.fields] if candidates else None,
         "topic": get("topic") and f"{declared.topic.topic} ({declared.topic.source.name})",
         "sources": [_source_text(source) for source in get("all_sources") or ()],
         "views": _names(view.name for view in get("views") or () if view.name != declared.name),
@@ -50,7 +50,7 @@ def _names(names: Iterable[str] | None) -> str:
     return f"{', '.join(known[:_MOST_NAMES])}{more}"
 
 
-def _typed(field: Any) -> str:
+def _field_text(field: Any) -> str:
     return f"{field.name}: {field.type}"
 
 

@@ -131,7 +131,8 @@ def gate(
                 raise InputError(f"The baseline {name!r} is missing.", remedy="Give the values of each, by its name.")
             matrix[:, place] = _numbers(values[name])
     elif baseline is not None:
-        constants = {"the given baseline": _numbers(baseline)}
+        name = "class shares" if declared.task == "multiclass" else "empirical quantiles"
+        constants = {name: _numbers(baseline)}
     encoding = MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in names))
     dates = (datetime.date.min,) * len(label)
     examples = SplitExamples(matrix, label, dates, encoding, weight, classes, constants, sizes)

@@ -66,7 +66,7 @@ def find_explanation(
     item: str | None = None,
     day: date | None = None,
 ) -> dict[str, Any]:
-    """What led to an answer, as JSON values: of a real-time model as `explain_answer`, else a chain as of `trace`.
+    """The chain behind an answer, as JSON values: of a real-time model as `explain_answer`, else a chain as of `trace`.
 
     `item` and `day` are of real-time models, `version` is of all others.
     """

@@ -1,4 +1,4 @@
-"""Contributions of features to a published prediction: Shapley values against other rows of the same as-of date."""
+"""Contributions of features to a published prediction: Shapley values against rows of the same as-of date."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.base.table_names import AS_OF
 from forecache.declare import Pipeline
@@ -32,25 +31,14 @@ def explain_prediction(
     night: date,
     row: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What each feature adds to the first output of a prediction; or `missing`, the reason why that is not known.
+    """The contribution of each feature to the first output of a prediction; or `missing`, the reason for none.
 
     Args:
         row: The row of the feature table that was scored.
+
+    Raises:
+        ForecacheError: The model or the table of that version cannot be read.
     """
-    try:
-        return _explain(settings, pipeline, model_version, feature_version, night, row)
-    except ForecacheError as error:
-        return {"missing": error.message}
-
-
-def _explain(
-    settings: Settings,
-    pipeline: Pipeline,
-    model_version: int,
-    feature_version: int,
-    night: date,
-    row: Mapping[str, Any],
-) -> dict[str, Any]:
     plan = plan_model(settings, pipeline, model_of(settings, pipeline, model_version))
     names = list(plan.spec.inputs or pipeline.feature_names)
     (output,) = known_outputs(pipeline.output_specs[:1], plan.spec)
@@ -68,9 +56,7 @@ def _explain(
         return score_values(kernel, plan.spec, columns, [output])[0].astype(np.float64)
 
     own = _matrix(pa.table({name: pa.array([row[name]], pa.float64()) for name in names}))[0]
-    found = compute_shapley(
-        score, own, chosen, described=f"{len(chosen)} other rows of {night}", permutations=_PERMUTATIONS
-    )
+    found = compute_shapley(score, own, chosen, described=f"{len(chosen)} rows of {night}", permutations=_PERMUTATIONS)
     features = [
         {"name": name, "value": row[name], "contribution": float(value)}
         for name, value in zip(names, found.values, strict=True)

@@ -141,9 +141,12 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     chain["model"] = _model_link(current, pipeline, manifest, prediction.get("row", {}))
     if "row" in features and "missing" not in chain["model"]:
         scored_by = int(prediction.get("row", {}).get("model_version", manifest.provenance.model_version))
-        chain["contributions"] = explain_prediction(
-            current, pipeline, scored_by, feature_version, night, features["row"]
-        )
+        try:
+            chain["contributions"] = explain_prediction(
+                current, pipeline, scored_by, feature_version, night, features["row"]
+            )
+        except ForecacheError as error:
+            chain["contributions"] = {"missing": error.message}
     return chain
 
 

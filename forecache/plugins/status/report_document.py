@@ -23,7 +23,7 @@ _COST_DAYS, _MOST_MOVES = 7, 20
 
 
 def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime | None = None) -> dict[str, Any]:
-    """What is known of a pipeline, feature view, recommender, real-time model or stream of the last `DAYS` days.
+    """The facts of the last `DAYS` days about a pipeline, feature view, recommender, real-time model or stream.
 
     Args:
         key: A key whose answer is explained; "": none.
@@ -40,6 +40,7 @@ def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime
         "name": name,
         "kind": kind,
         "at": now.isoformat(timespec="seconds"),
+        "days": DAYS,
         "description": getattr(declared, "description", ""),
         "owner": getattr(declared, "owner", ""),
         "runs": night_rows(runs, now, most_nights=DAYS),
@@ -125,7 +126,7 @@ def _moves(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
 def _model_reports(settings: Settings, name: str, declared: Any) -> dict[str, str]:
     """Paths of the reports of model versions, by version, the newest first; a champion without one gets it."""
     if isinstance(declared, (Pipeline, Realtime)) and declared.is_trained and is_installed("model_reports"):
-        with suppress(ForecacheError):  # no champion yet, or no library that draws: the page goes without
+        with suppress(ForecacheError, OSError):  # no champion yet, no library that draws, or a disk to read only
             champion = find_champion(settings, declared)
             if champion is not None and not (settings.reports_path / f"{name}-{champion.version}.html").exists():
                 load_hook("model_reports", "write_model_report")(settings, declared, champion.version)

@@ -21,18 +21,23 @@ class ReportPages:
 
     def page(self, name: str, key: str) -> bytes:
         """The page on a name, with the answer for a key unless that is ""; a page that says why, if it fails."""
-        made = self._made.get((name, key))
-        if made is not None and time.monotonic() - made[0] < _KEPT_S:
-            return made[1]
+        if (kept := self._kept(name, key)) is not None:
+            return kept
         if not self._lock.acquire(timeout=_PATIENCE_S):
             return _problem(name, "Another page is being made. Load this one again in some seconds.")
         try:
-            body = _make(name, key)
-            kept = {} if len(self._made) >= _MOST else self._made
-            self._made = {**kept, (name, key): (time.monotonic(), body)}
+            body = self._kept(name, key)  # who had the lock may have made this very page
+            if body is None:
+                body = _make(name, key)
+                others = {} if len(self._made) >= _MOST else self._made
+                self._made = {**others, (name, key): (time.monotonic(), body)}
             return body
         finally:
             self._lock.release()
+
+    def _kept(self, name: str, key: str) -> bytes | None:
+        made = self._made.get((name, key))
+        return made[1] if made is not None and time.monotonic() - made[0] < _KEPT_S else None
 
 
 def _make(name: str, key: str) -> bytes:

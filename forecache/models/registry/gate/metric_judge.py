@@ -70,13 +70,13 @@ def judge_of(pipeline: Trainable, sizes: Sizes | None = None) -> MetricJudge:
     less = LESS_IS_BETTER | {metric.name for metric in own if not metric.greater_is_better}
     less -= {metric.name for metric in own if metric.greater_is_better}
     floors = pipeline.model.floors if isinstance(pipeline.model, RegisteredModel) else {}
-    asked = _asked(pipeline.gate) if pipeline.gate else tuple(floors)
+    asked = _metric_names(pipeline.gate) if pipeline.gate else tuple(floors)
     return MetricJudge(task, metrics, frozenset(less), frozenset(asked), sizes)
 
 
 def _ranking_judge(pipeline: Trainable, sizes: Sizes) -> MetricJudge:
     gate = pipeline.trained_gate
-    by_request = _ranking_metrics(*_asked(gate))
+    by_request = _ranking_metrics(*_metric_names(gate))
     by_request |= {metric.name: partial(_metric_by_request, _declared_metric(metric)) for metric in gate.metrics}
     less = frozenset(metric.name for metric in gate.metrics if not metric.greater_is_better)
 
@@ -84,10 +84,10 @@ def _ranking_judge(pipeline: Trainable, sizes: Sizes) -> MetricJudge:
         return mean_of_requests(function(label, score, sizes), weight_of_requests(weight, sizes))
 
     metrics = {name: partial(mean, function) for name, function in by_request.items()}
-    return MetricJudge("ranking", metrics, less, frozenset(_asked(gate)), sizes, by_request)
+    return MetricJudge("ranking", metrics, less, frozenset(_metric_names(gate)), sizes, by_request)
 
 
-def _asked(gate: Gate) -> tuple[str, ...]:
+def _metric_names(gate: Gate) -> tuple[str, ...]:
     return (gate.metric, *gate.floors, *gate.not_worse_than_baseline)
 
 

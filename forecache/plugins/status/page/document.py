@@ -1,4 +1,4 @@
-"""What all pages share: the head with its style and icon, and the content security policy."""
+"""Parts that all pages share: the head with its style and icon, and the content security policy."""
 
 import base64
 import hashlib

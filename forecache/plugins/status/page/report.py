@@ -40,7 +40,7 @@ def render_report(found: Mapping[str, Any], *, in_server: bool) -> bytes:
         _cost(found),
     )
     links: list[Content] = [tag("a", "status of the server", href="../status"), " · "] if in_server else []
-    footer = tag("footer", tag("p", links, f"Written by `forecache report {name}`.".replace("`", "")))
+    footer = tag("footer", tag("p", links, f"Written by forecache report {name}."))
     return page(f"{name} – Forecache", state, header, main, footer)
 
 
@@ -81,7 +81,7 @@ def _lines(lines: Sequence[str]) -> Markup | None:
 
 def _runs(found: Mapping[str, Any]) -> Markup:
     if not found["runs"]:
-        empty = f"Nothing has run in the last {words.span(30 * 86_400)}; `forecache run {found['name']}` would."
+        empty = f"Nothing has run in the last {found['days']} days; `forecache run {found['name']}` would."
         return section("Runs", "runs", tag("p", mark_code(empty), class_="empty"))
     rows = [
         [row["as_of"], ", ".join(row["stages"]), words.count(row["rows"]), words.span(row["seconds"]),
@@ -184,5 +184,5 @@ def _cost(found: Mapping[str, Any]) -> Markup | None:
     ]
     titles = ("What", "A day", "Price on demand")
     shown = table("What it takes a day", titles, rows, right=(1, 2))
-    told = tag("p", f"Means of the last {words.span(found['cost_days'] * 86_400)}.", class_="told")
+    told = tag("p", f"Means of the last {found['cost_days']} days.", class_="told")
     return section("Cost", "cost", tag("div", shown, told, class_="card"))

@@ -77,19 +77,22 @@ class Routes:
             request.route = ROUTE[name]
             check_method(request, method)
             return handler(request)
-        if request.path.startswith(VERSIONS_PATH):
-            return self._list_versions(request, request.path.removeprefix(VERSIONS_PATH))
-        if self._pages is not None and request.path.startswith(REPORTS_PATH):
-            return self._report(request, request.path.removeprefix(REPORTS_PATH))
         found = split_path(request.path)
         if found is None:
-            raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value(request.path)}; see /openapi.json.")
+            return self._handle_rare(request)
         name, slash, key = found
         if not slash:
             return self._pipeline_or_many(request, name)
         request.route = ROUTE["one"]
         check_method(request, "GET")
         return self._answer_one(request, name, key)
+
+    def _handle_rare(self, request: HttpRequest) -> Reply:
+        if request.path.startswith(VERSIONS_PATH):
+            return self._list_versions(request, request.path.removeprefix(VERSIONS_PATH))
+        if self._pages is not None and request.path.startswith(REPORTS_PATH):
+            return self._report(request, request.path.removeprefix(REPORTS_PATH))
+        raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value(request.path)}; see /openapi.json.")
 
     def find_served(self, request: HttpRequest, name: str) -> VersionAnswers:
         """The served version of a pipeline that the client may read."""

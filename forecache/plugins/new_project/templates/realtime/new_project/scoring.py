@@ -14,6 +14,6 @@ def basket_features(rows: Rows) -> np.ndarray:
 
 
 def accepts(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """How likely the customer accepts an offer, [n]: a rule. NaN if nothing is known, so that the fallbacks answer."""
+    """Probability of an accepted offer, [n], by a rule. NaN if nothing is known, so that the fallbacks answer."""
     orders, size = features["orders_28d"], features["basket_of_usual"]
     return orders / (orders + 4.0) / (1.0 + np.exp(2.0 * (size - 1.5)))

@@ -1,4 +1,4 @@
-"""What is known of a customer on the evening before, published for look-up."""
+"""Features of a customer as of the evening before, published for look-up."""
 
 from forecache import FeatureView, Publish, Window
 from new_project.orders import ORDERS
