@@ -26,6 +26,7 @@ from forecache.declare.loading import read_project
 from forecache.declare.project import Project
 from forecache.declare.schedule import NEVER
 from forecache.declare.served import FollowUp
+from jobs.backfill import build_backfill_job
 from jobs.elsewhere import build_elsewhere_sensor
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.nightly import (
@@ -53,6 +54,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         dg.Definitions(
             resources={"settings": resource},
             executor=dg.in_process_executor,
+            jobs=[build_backfill_job()],
             sensors=[build_elsewhere_sensor()],
         ),
         *(source_definitions(source) for source in sources_of(project)),

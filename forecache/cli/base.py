@@ -4,7 +4,7 @@ import importlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -165,48 +165,49 @@ class NameParam(click.ParamType):  # type: ignore[type-arg]
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
-_DAYS_AGO = {"today": 0, "yesterday": 1}
-
-
 class DateParam(click.ParamType):  # type: ignore[type-arg]
     """A date such as 1998-06-30, or "today" or "yesterday" by UTC."""
 
     name = "date"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        from forecache.base.dates import parse_date
+        from forecache.base.errors import InputError
+
         if isinstance(value, date):
             return value
-        if value in _DAYS_AGO:
-            return datetime.now(timezone.utc).date() - timedelta(days=_DAYS_AGO[value])
         try:
-            return date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a date; write it like 1998-06-30, today or yesterday.", param, ctx)
+            return parse_date(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
-class DateRangeParam(click.ParamType):  # type: ignore[type-arg]
-    """A range of dates, both ends included, such as 1998-06-01..1998-06-30."""
+Ranges = tuple[tuple[date, date], ...]
+"""First and last of each range of dates, ascending; they have no date twice."""
 
-    name = "first..last"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[date, date]:
+class DatesParam(click.ParamType):  # type: ignore[type-arg]
+    """Dates and ranges with commas between them, see `forecache.base.dates.parse_ranges`."""
+
+    name = "dates"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ranges:
+        from forecache.base.dates import parse_ranges
+        from forecache.base.errors import InputError
+
         if isinstance(value, tuple):
             return value
-        first, dots, last = str(value).partition("..")
-        if not dots:
-            self.fail(f"{value!r} is not a range; write it like 1998-06-01..1998-06-30.", param, ctx)
-        night = DateParam()
-        pair = (night.convert(first, param, ctx), night.convert(last, param, ctx))
-        if pair[0] > pair[1]:
-            self.fail(f"{value!r} ends before it starts.", param, ctx)
-        return pair
+        try:
+            return tuple(parse_ranges(str(value)))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
-def resolve_range(night: date | None, nights: tuple[date, date] | None) -> tuple[date, date] | None:
-    """The range given by `--date` or `--dates`; both together are a usage error."""
-    if night is not None and nights is not None:
+def resolve_ranges(night: date | None, ranges: Ranges | None) -> Ranges | None:
+    """The ranges given by `--date` or `--dates`; both together are a usage error."""
+    if night is not None and ranges is not None:
         raise click.UsageError("Give --date or --dates, not both.")
-    return (night, night) if night is not None else nights
+    return ((night, night),) if night is not None else ranges
 
 
 def settings() -> "Settings":

@@ -11,7 +11,7 @@ import click
 
 from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
 from forecache.base.results import StageResult
-from forecache.cli.base import DateParam, DateRangeParam, command, is_port_free, resolve_range, settings
+from forecache.cli.base import DateParam, DatesParam, Ranges, command, is_port_free, resolve_ranges, settings
 from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
@@ -24,12 +24,23 @@ if TYPE_CHECKING:
 
 
 _NIGHT = click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest complete one.")
-_NIGHTS = click.option(
-    "--dates", "nights", type=DateRangeParam(), help="A range of as-of dates, both ends included, in one run."
+_DATES = click.option(
+    "--dates", type=DatesParam(), help="As-of dates and ranges, FIRST..LAST, with commas; each range is one run."
 )
 
 
-def _run_job(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, rebuild: bool = False) -> None:
+def _run_job(
+    names: tuple[str, ...],
+    ranges: Ranges | None,
+    job: Job,
+    *,
+    rebuild: bool = False,
+    failed: bool = False,
+    made_by: str = "",
+    max_core_hours: float | None = None,
+) -> None:
+    from forecache.operations.backfill import BackfillRun, BudgetSpentError, DateChoice, run_backfill
+
     current = settings()
     failures: dict[str, BaseException] = {}
     sources: list[str] = []
@@ -57,32 +68,48 @@ def _run_job(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job,
             results.append(result)
             progress.print_stage(result)
 
-        try:
+        def run_once(chosen: BackfillRun | None) -> None:
             run_job(
                 current,
-                pipelines=pipelines,
+                pipelines=list(chosen.names) if chosen and job != "ingest" else pipelines,
                 sources=sources,
-                nights=nights,
+                nights=chosen.nights if chosen else None,
                 job=job,
                 progress=progress.update,
                 on_stage=record_stage,
                 rebuild=rebuild,
             )
+
+        try:
+            declared = [read_project(current).nightly[name] for name in pipelines]
+            choice = DateChoice(ranges or (), failed, made_by, max_core_hours is not None)
+            runs = choice.list_runs(current, declared)
+            if ranges is None and choice == DateChoice():
+                run_once(None)
+            elif not runs:
+                click.echo(f"No as-of date of {', '.join(pipelines)} is chosen.", err=True)
+            elif len(runs) == 1 and max_core_hours is None:
+                run_once(runs[0])
+            else:
+                run_backfill(current, runs, run_once, max_core_hours=max_core_hours, progress=progress.update)
         except PipelinesFailedError as error:
-            failures |= error.failures
+            if {*error.failures} <= {*pipelines, *sources}:
+                failures |= error.failures
+            else:  # by dates of a backfill
+                only = error
         except ForecacheError as error:
             only = error
     if wants_json():
         print_json([stage_dict(result) for result in results])
-    elif results or (only is None and not failures):
+    elif results:
         show_stages(results)
         for result in results:
             for warning in result.details.get("warnings", ()) if result.stage == "training_set" else ():
                 click.secho(f"! {warning}", fg="yellow", err=True)
         _show_verdicts(current, results)
-    if job == "ingest" and nights:
-        _show_unread(current, pipelines, sources, nights)
-    if only is not None and not failures:
+    if job == "ingest" and ranges:
+        _show_unread(current, pipelines, sources, ranges)
+    if only is not None and (isinstance(only, BudgetSpentError) or not failures):
         raise only
     chosen = [*pipelines, *sources]
     if only is not None:
@@ -91,9 +118,7 @@ def _run_job(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job,
         raise PipelinesFailedError(failures, of=len(chosen) + len(failures.keys() - {*chosen})) from only
 
 
-def _show_unread(
-    current: "Settings", pipelines: Sequence[str], sources: Sequence[str], days: tuple[date, date]
-) -> None:
+def _show_unread(current: "Settings", pipelines: Sequence[str], sources: Sequence[str], ranges: Ranges) -> None:
     """Print which landing files of other days wait: ingesting some days does not read them."""
     from forecache.lake.ingest.ingested_files import pending_files
 
@@ -103,7 +128,8 @@ def _show_unread(
         if name not in of_pipelines and name not in sources:
             continue
         others = [file.day for file in pending_files(current, source) if file.day]
-        waiting = sorted(day for day in others if source.start <= day and not days[0] <= day <= days[1])
+        read = {day for day in others if any(first <= day <= last for first, last in ranges)}
+        waiting = sorted(day for day in others if source.start <= day and day not in read)
         if waiting:
             files = "1 landing file" if len(waiting) == 1 else f"{len(waiting)} landing files"
             first = f"of {waiting[0]}" if len(waiting) == 1 else f"the first of {waiting[0]}"
@@ -125,14 +151,23 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     "run",
     examples="""
     forecache run churn --date 1998-06-30
-    forecache run churn spend --dates 1998-06-01..1998-06-30
+    forecache run churn spend --dates 1998-06-01,1998-06-10..1998-06-30
+    forecache run churn --failed --max-core-hours 2     # the dates that failed a check
+    forecache run churn --made-by 91deba14 --rebuild    # those that a version of the code made
     forecache run churn --job full          # train first, then score and publish
     forecache run churn --rebuild           # a file that a feature function reads has changed
     """,
 )
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @_NIGHT
-@_NIGHTS
+@_DATES
+@click.option("--failed", is_flag=True, help="The dates, of --dates or all, that failed their last check.")
+@click.option("--made-by", metavar="CODE_VERSION", default="", help="The dates whose rows this code made.")
+@click.option(
+    "--max-core-hours",
+    type=click.FloatRange(0, min_open=True),
+    help="Run date by date, and begin none once so many core-hours are used.",
+)
 @click.option(
     "--job",
     type=click.Choice(["nightly", "training", "ingest", "full"]),
@@ -142,9 +177,16 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
 )
 @click.option("--rebuild", is_flag=True, help="Build, train and score again even if the results are current.")
 def run(
-    pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, job: Job, rebuild: bool
+    pipelines: tuple[str, ...],
+    night: date | None,
+    dates: Ranges | None,
+    failed: bool,
+    made_by: str,
+    max_core_hours: float | None,
+    job: Job,
+    rebuild: bool,
 ) -> None:
-    """Run PIPELINEs (default: all) for an as-of date or a range of them.
+    """Run PIPELINEs (default: all) for an as-of date, or for several.
 
     Stages that are current are skipped; a run that was killed continues where it stopped. If one pipeline fails, the
     others continue, and the command fails at the end. Of a real-time model, a run publishes what it looks up and
@@ -152,7 +194,19 @@ def run(
     """
     if rebuild and job == "ingest":
         raise click.UsageError("Give --rebuild or --job ingest, not both: a landing file is read once.")
-    _run_job(pipelines, resolve_range(night, nights), job, rebuild=rebuild)
+    if job in ("training", "ingest") and (failed or made_by or max_core_hours):
+        raise click.UsageError(
+            f"--failed, --made-by and --max-core-hours choose as-of dates, not those of --job {job}."
+        )
+    _run_job(
+        pipelines,
+        resolve_ranges(night, dates),
+        job,
+        rebuild=rebuild,
+        failed=failed,
+        made_by=made_by,
+        max_core_hours=max_core_hours,
+    )
 
 
 @command("train", examples="forecache train churn\nforecache train churn --date 1998-03-31")
@@ -163,7 +217,7 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
 
     A real-time model is trained on past requests, and released where the gate lets it through.
     """
-    _run_job(pipelines, resolve_range(night, None), "training")
+    _run_job(pipelines, resolve_ranges(night, None), "training")
 
 
 @command(
@@ -176,17 +230,17 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
 )
 @click.argument("names", nargs=-1, metavar="[PIPELINE|SOURCE]...")
 @click.option("--date", "night", type=DateParam(), help="A landing day; default: every day on which something waits.")
-@click.option("--dates", "nights", type=DateRangeParam(), help="A range of landing days, both ends included.")
+@click.option("--dates", type=DatesParam(), help="Landing days and ranges, FIRST..LAST, with commas.")
 @click.option("--rebuild", is_flag=True, help="Ask databases again for the days of --date or --dates.")
-def ingest(names: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, rebuild: bool) -> None:
+def ingest(names: tuple[str, ...], night: date | None, dates: Ranges | None, rebuild: bool) -> None:
     """Ingest landing files of sources, or of the sources of pipelines (default: all), bad rows into quarantine.
 
     Sources with a query ask their database first for the days that have no file.
     """
-    days = resolve_range(night, nights)
-    if rebuild and days is None:
+    ranges = resolve_ranges(night, dates)
+    if rebuild and ranges is None:
         raise click.UsageError("Give --date or --dates with --rebuild.")
-    _run_job(names, days, "ingest", rebuild=rebuild)
+    _run_job(names, ranges, "ingest", rebuild=rebuild)
 
 
 @command("dev", examples="forecache dev\nforecache dev --port 3001")
