@@ -143,7 +143,7 @@ def test_unknown_pipeline_names_those_there_are(capsys: pytest.CaptureFixture[st
     [
         (["--date", "1998-02-30"], "'1998-02-30' is not a date. Write it like 1998-06-30, today or yesterday."),
         (["--dates", "1998-06-01,x"], "'x' is not a date. Write it like 1998-06-30, today or yesterday."),
-        (["--job", "training", "--failed"], "Leave out --failed, --made-by and --max-core-hours"),
+        (["--job", "training", "--failed"], "choose as-of dates, not those of --job training"),
         (["--dates", "1998-06-30..1998-06-01"], "ends before it starts"),
         (["--date", "1998-06-30", "--dates", "1998-06-01..1998-06-30"], "not both"),
     ],
