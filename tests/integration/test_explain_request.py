@@ -72,6 +72,17 @@ def test_an_answer_is_shown_as_it_was_logged(settings: Settings, rows: list[dict
     assert values == {name: None if np.isnan(value) else shortest(value) for name, value in wanted.items()}
 
 
+def test_the_page_of_a_model_explains_a_request(settings: Settings, rows: list[dict[str, Any]]) -> None:
+    found = explain_answer(settings, "ranking", "r00005")
+    title, parts = explained_answer.explained_parts(settings, "ranking", "r00005")
+    assert title.startswith(f"ranking, request r00005: {found['explained']['item']} at position 1 of ")
+    lines = {part: "\n".join(lines) for part, lines in parts}
+    assert f"by release {of(rows, 'r00005')['release']}, " in lines["at its time"]
+    assert "score " in lines["today"]
+    features = lines[f"features of {found['explained']['item']}"]
+    assert all(f"{each['name']} = " in features for each in found["explained"]["features"])
+
+
 def test_contributions_sum_to_the_logged_score(settings: Settings, rows: list[dict[str, Any]]) -> None:
     for request_id in ("r00003", "r00005"):  # of the first a feature is unknown
         found = explain_answer(settings, "ranking", request_id)["explained"]

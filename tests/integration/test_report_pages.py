@@ -85,6 +85,17 @@ def test_the_page_has_runs_versions_decisions_drift_and_quality(
     assert "http://" not in page.replace("http://www.w3.org/", ""), "nothing comes from elsewhere"
 
 
+def test_a_page_as_a_file_has_the_answer_for_a_key_and_no_form(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+    for key, expected in (("00007", "churn 00007: churn_probability "), ("nobody", "nobody")):
+        assert main(["report", "churn", "--key", key, "--output", str(tmp_path / "churn.html")]) == 0
+        page = (tmp_path / "churn.html").read_text()
+        assert expected in text_of(page)
+        assert "<form" not in page
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import click
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.output import format_cell, format_duration, make_console, show, show_table
 from forecache.cli.resolve_names import find_published, is_stream_only
-from forecache.plugins.explain.chain_text import chain_parts
+from forecache.plugins.explain.chain_text import MOST_ITEMS, chain_parts
 from forecache.plugins.explain.trace import trace, trace_list, trace_stream, trace_view
 
 if TYPE_CHECKING:
@@ -87,8 +87,19 @@ def find_explanation(
 
 
 def explained_parts(current: "Settings", name: str, key: str) -> tuple[str, list[tuple[str, list[str]]]]:
-    """The answer for a key in a line, and each link behind it: its title and lines."""
-    return chain_parts(name, find_explanation(current, name, key))
+    """The answer for a key or to a request in a line, and each link behind it: its title and lines."""
+    found = find_explanation(current, name, key)
+    if "explained" not in found:
+        return chain_parts(name, found)
+    explained = found["explained"]
+    return _answer_title(found), [
+        ("at its time", [*_answer_lines(found), *_store_lines(found["stores"])]),
+        ("today", _today_lines(found)),
+        (
+            f"features of {explained['item'] or 'the request'}",
+            [*_feature_lines(explained["features"]), *_contribution_text(explained["contributions"]).splitlines()],
+        ),
+    ]
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
@@ -194,6 +205,16 @@ def _today_lines(found: Mapping[str, Any]) -> list[str]:
         f"score {_format_figure(now['score'])}, then {_format_figure(then)}",
     ]
     return lines + [f"flag: {flag}" for flag in now["warnings"]] + _store_lines(now["stores"])
+
+
+def _feature_lines(features: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = [
+        f"{each['name']} = {_format_figure(each['value'])}"
+        + (f": {_format_signed(each['contribution'], each.get('error'))}" if "contribution" in each else "")
+        for each in features[:MOST_ITEMS]
+    ]
+    more = len(features) - MOST_ITEMS
+    return [*shown, f"and {more:,} more"] if more > 0 else shown
 
 
 def _show_candidates(candidates: Sequence[Mapping[str, Any]], most: int) -> None:

@@ -31,7 +31,7 @@ def render_report(found: Mapping[str, Any], *, in_server: bool) -> bytes:
         "main",
         tag("p", found["description"], class_="told") if found["description"] else None,
         _alerts(found["alerts"]),
-        _key_section(found) if in_server and found["versions"] else None,
+        _key_section(found, with_form=in_server),
         _runs(found),
         _versions(found["versions"], name),
         _model(found),
@@ -54,15 +54,20 @@ def _alerts(alerts: Sequence[Mapping[str, Any]]) -> Markup | None:
     return tag("section", tag("h2", "Open alerts", id="alerts"), tag("ul", items, class_="attention"))
 
 
-def _key_section(found: Mapping[str, Any]) -> Markup:
+def _key_section(found: Mapping[str, Any], *, with_form: bool) -> Markup | None:
+    """The answer for a key of a store, or to a request of a real-time model; with a form that asks for another."""
+    explained, is_realtime = found["explained"], found["kind"] == "real-time model"
+    is_asked = bool(found["versions"]) or is_realtime
+    if explained is None and not (with_form and is_asked):
+        return None
     form = tag(
         "form",
-        tag("label", "Key ", tag("input", name="key", value=found["key"], required=True)),
+        tag("label", "Request id " if is_realtime else "Key ",
+            tag("input", name="key", value=found["key"], required=True)),
         " ",
         tag("button", "Explain its answer", type="submit"),
         method="get",
-    )
-    explained = found["explained"]
+    )  # fmt: skip
     if explained is None:
         shown: Content = None
     elif explained["problem"]:
@@ -72,7 +77,8 @@ def _key_section(found: Mapping[str, Any]) -> Markup:
             tag("h3", explained["answer"]),
             tag("ul", [tag("li", part["title"], _lines(part["lines"])) for part in explained["parts"]]),
         ]
-    return section("Answer for a key", "key", tag("div", form, shown, class_="card"))
+    title = "Answer to a request" if is_realtime else "Answer for a key"
+    return section(title, "key", tag("div", form if with_form else None, shown, class_="card"))
 
 
 def _lines(lines: Sequence[str]) -> Markup | None:
