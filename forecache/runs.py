@@ -115,7 +115,9 @@ class ProcessExecutor:
         except Exception as error:
             self._report(error)
             if isinstance(error, NotFoundError) and run.objections:  # no model passed the gate
-                raise CheckError(f"{run.objections[0].rstrip('.')}.", remedy=f"And so: {error}") from error
+                remedy = "Change data, model or gate. `forecache models evaluate` judges a version again by a new gate."
+                message = f"{run.objections[0].rstrip('.')}. So: {error.message}"
+                raise CheckError(message, remedy=remedy) from error
             raise
         self._report(None)
 

@@ -56,9 +56,21 @@ def unknown_name_error(name: str, kinds: str, there: Iterable[str], *, where: st
     return NotFoundError(f"There is no {kinds} {name!r}.", remedy=known_names_remedy(name, there, where=where))
 
 
+def closest_hint(name: str, known: Iterable[str]) -> str:
+    """ "Did you mean 'customer'? " with the closest of the known names, or "" if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
+def list_names(names: Iterable[str], *, most: int = 30) -> str:
+    """Names in a sentence; of more than `most`, the first ones and the number of the others."""
+    listed = list(dict.fromkeys(names))
+    if len(listed) <= most:
+        return ", ".join(listed) or "none"
+    return f"{', '.join(listed[:most])} and {len(listed) - most:,} more"
+
+
 def known_names_remedy(name: str, there: Iterable[str], *, where: str) -> str:
     """A remedy for a name that is not found: the closest name and all known ones."""
     found = list(dict.fromkeys(there))
-    close = difflib.get_close_matches(name, found, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Those in {where}: {', '.join(found) or 'none'}."
+    return f"{closest_hint(name, found)}Those in {where}: {', '.join(found) or 'none'}."

@@ -193,8 +193,16 @@ def describe_outcome(result: StageResult) -> str:
     if result.stage in ("score", "score_challenger") and details.get("actual"):
         return f"{result.table} at Delta version {result.delta_version}{_describe_pace(details)}"
     if result.table and result.delta_version is not None:
-        return f"{result.table} at Delta version {result.delta_version}"
+        return f"{result.table} at Delta version {result.delta_version}{_describe_quarantine(details)}"
     return result.table or "done"
+
+
+def _describe_quarantine(details: Mapping[str, Any]) -> str:
+    """What an ingestion put into quarantine, in a few words; "" if nothing."""
+    files, rows = len(details.get("quarantined_files", ())), details.get("quarantined_rows", 0)
+    counts = ((files, "whole file"), (rows, "row"))
+    aside = [f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counts if count]
+    return f"; in quarantine: {', '.join(aside)}" if aside else ""
 
 
 def _describe_pace(details: Mapping[str, Any]) -> str:

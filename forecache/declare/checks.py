@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, GetPydanticSchema, TypeAdapter
 from pydantic_core import core_schema
 
 from forecache.base.errors import SettingsError
+from forecache.base.table_names import closest_hint, list_names
 
 
 def check_fields(owner: str, declared: Any) -> None:
@@ -50,7 +51,9 @@ def check_known(
     """Refuse a name that is not among the known ones: "`use` 'name'`which`.", with "`listed` a, b." as the remedy."""
     for name in names:
         if name not in known:
-            raise SettingsError(f"{use} {name!r}{which}.", remedy=f"{listed} {', '.join(known)}.")
+            raise SettingsError(
+                f"{use} {name!r}{which}.", remedy=f"{closest_hint(name, known)}{listed} {list_names(known)}."
+            )
 
 
 def check_least(owner: str, declared: Any, least: float, *names: str, above: bool = False) -> None:

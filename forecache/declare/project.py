@@ -8,6 +8,7 @@ from typing import Any
 
 from forecache.base.errors import SettingsError
 from forecache.base.output_kinds import DECLARED
+from forecache.base.table_names import closest_hint, list_names
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.trainable import Trainable
@@ -253,7 +254,7 @@ def _count_numbers(owner: str, stored: Stored, published: Mapping[str, Numbers])
     if stored.field not in {**columns, **sizes}:
         raise SettingsError(
             f"{owner} has a fallback that reads {stored.field!r} of {stored.store!r}, which has no such field.",
-            remedy=f"It has {', '.join(sizes)}.",
+            remedy=f"{closest_hint(stored.field, sizes)}It has {list_names(sizes)}.",
         )
     return {**columns, **sizes}[stored.field]
 

@@ -118,6 +118,24 @@ def test_snapshot_with_a_key_twice_is_quarantined_whole_and_names_key_and_file(s
     assert whole == [{"source_line": 0, "reason": "it has the key product_id 2 in lines 3 and 5"}]
 
 
+def test_snapshot_without_a_good_row_is_quarantined_whole_and_the_state_before_counts(
+    settings: Settings, spark: Any
+) -> None:
+    land(settings, PRODUCTS, f"{D[0]}.csv", "1,10", "2,20")
+    land(settings, PRODUCTS, f"{D[1]}.csv", "1,dear", "2,-1")
+    land(settings, PRODUCTS, f"{D[2]}.csv", "1,dear", "2,21")
+    ingest(settings, PRODUCTS)
+    why = "none of its rows is good; line 2: price 'dear' is not of type double"
+    files = {file.event_day: file for file in ingested_files(settings, PRODUCTS)}
+    assert [(files[day].error, files[day].raw_rows, files[day].quarantined_rows) for day in D[:3]] == [
+        (None, 2, 0), (why, 0, 0), (None, 1, 1),
+    ]  # fmt: skip
+    assert reconcile(settings, PRODUCTS, D[:3])[D[1]].success
+    require_delivered(settings, dataclasses.replace(PRODUCTS, missing="last"), [D[1]])
+    before = [(1, 10.0), (2, 20.0)]
+    assert known(spark, settings, PRODUCTS, *D[:3]) == {D[0]: before, D[1]: before, D[2]: [(2, 21.0)]}
+
+
 def test_state_in_parts_is_quarantined_whatever_the_order_in_which_they_land(settings: Settings, spark: Any) -> None:
     for part, row in enumerate(("1,10", "2,20", "3,30")):
         land(settings, PRODUCTS, f"{D[1]}.part{part}.csv", row)

@@ -83,6 +83,20 @@ def test_outcome_says_what_was_written_or_that_nothing_was() -> None:
     assert describe_outcome(StageResult("features", "churn", 5, 1.0, skipped=True)) == "already current"
 
 
+@pytest.mark.parametrize(
+    ("files", "rows", "aside"),
+    [
+        ({}, 0, ""),
+        ({}, 1, "; in quarantine: 1 row"),
+        ({"a.csv": "it is empty", "b.csv": "it is empty"}, 10_000, "; in quarantine: 2 whole files, 10,000 rows"),
+    ],
+)
+def test_outcome_of_an_ingestion_says_what_is_in_quarantine(files: dict[str, str], rows: int, aside: str) -> None:
+    details = {"quarantined_files": files, "quarantined_rows": rows}
+    found = StageResult("ingest", "orders", 5, 1.0, table="raw_orders", delta_version=3, details=details)
+    assert describe_outcome(found) == f"raw_orders at Delta version 3{aside}"
+
+
 FIGURES = {"rows_per_second": 812_345, "core_s": 36.0, "price_on_demand": 0.0123, "worker_bytes": 310_000_000}
 
 

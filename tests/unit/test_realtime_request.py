@@ -55,6 +55,11 @@ def test_candidates_of_one_field_may_be_plain_values_or_objects(settings: Settin
     objects = one.parse(orjson.dumps({"household_id": 1, "candidates": [{"product_id": 3}, {"product_id": 1}]}))
     assert plain.columns["product_id"].tolist() == objects.columns["product_id"].tolist() == [3, 1]
     assert list(plain.items) == list(objects.items) == [3, 1]
+    with pytest.raises(Problem) as refused:
+        one.parse(orjson.dumps({"household_id": 1, "candidates": [{"product_id": 3}, 1]}))
+    assert refused.value.detail == (
+        "The candidate at place 1 is a number; if one is an object, each is an object with product_id."
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,20 @@ def test_baseline_check_fails_without_a_sure_gain() -> None:
     assert not against(returns, POOR, GOOD).passed
 
 
+def test_a_gain_that_the_rows_do_not_prove_says_so() -> None:
+    few = SplitExamples(FEATURES[:60], LABEL[:60], (), encoding_of(returns.feature_columns, {}))
+    rival = GOOD + np.random.default_rng(5).normal(0, 0.6, ROWS)
+    lenient = replace(returns, gate=replace(returns.gate, baseline_margin=-0.1))
+    [check] = checks.check_baselines(lenient, few, GOOD[:60], [BaselineScores("visits", rival[:60], {})])
+    assert check.value > 0 > check.low
+    assert not check.passed
+    assert check.reason.endswith(
+        "-0.1 wanted, and not surely: the interval has to be above 0; more test rows make it narrower"
+    )
+    assert "surely" not in against(returns, GOOD, POOR).reason
+    assert "surely" not in against(returns, POOR, GOOD).reason
+
+
 def test_of_several_baselines_each_has_to_be_beaten() -> None:
     several = [BaselineScores("poor", POOR, {}), BaselineScores("good", GOOD, {})]
     found = {check.name: check.passed for check in checks.check_baselines(returns, EXAMPLES, GOOD, several)}

@@ -43,3 +43,17 @@ def test_earlier_steps_and_a_rollout_without_a_margin_pass_and_say_how_much_wors
 def test_a_margin_that_is_no_more_than_what_is_tolerated_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"margin=0\.01"):
         Outcome("orders", "bought", tolerated=0.01, margin=0.01)
+
+
+def test_a_release_that_is_returned_by_the_level_of_its_scores_learns_how_to_allow_another_scale() -> None:
+    state = simulated_state(Rollout(), "canary", 0.5)
+    for guard, ending in (
+        ("score_level", "; 0.1 more are tolerated. If the new model scores on another scale, declare "
+                        "Guards(score_level=None)."),
+        ("late", "; 0.1 more are tolerated."),
+    ):  # fmt: skip
+        found = GuardResult(guard, 0.7, 0.5, 0.15, 0.25, 0.1, True)
+        totals = StepTotals((5_000, 5_000), (500, 500), (500, 500))
+        verdict = decide_step(state, totals, (found,), now=BEGAN + timedelta(hours=30))
+        assert verdict.verdict == "returned"
+        assert verdict.why.endswith(ending)

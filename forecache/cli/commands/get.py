@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.serve.reader.versions.answers import VersionAnswers
     from forecache.serve.store import Manifest
+
+
+_MOST_COLUMNS = 8
+"""Fields that are columns of the table; if there are more, they are its rows."""
 
 
 @command(
@@ -96,6 +100,9 @@ def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: d
 
     names = manifest.field_names
     some_live = any(item.get("source") == "live" for item in results)
+    if len(names) > _MOST_COLUMNS:
+        show_fields_as_rows(names, results, provenance_text(answer))
+        return
     rows = [
         (
             item["key"],
@@ -107,6 +114,20 @@ def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: d
     figures = [field.name for field in manifest.fields if field.type in NUMERIC]
     columns = (", ".join(manifest.key.names), *names, *(["from"] if some_live else []))
     show_table(columns, rows, right=figures, caption=provenance_text(answer))
+
+
+def show_fields_as_rows(names: Sequence[str], results: list[dict[str, Any]], caption: str) -> None:
+    """Print a row for each field, and a column for each key, some keys at a time: a terminal is not wide enough."""
+    for first in range(0, len(results), _MOST_COLUMNS):
+        items = results[first : first + _MOST_COLUMNS]
+        keys = [item["key"] for item in items]
+        rows = [
+            (name, *(format_cell(item["value"].get(name)) if item["found"] else "no such key" for item in items))
+            for name in names
+        ]
+        from_live = [_live_source_text(item) for item in items]
+        rows += [("from", *from_live)] if any(from_live) else []
+        show_table(("field", *keys), rows, right=keys, caption=caption)
 
 
 def _live_source_text(item: dict[str, Any]) -> str:

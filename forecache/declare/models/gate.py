@@ -78,7 +78,8 @@ class Gate:
         baseline: For a binary label, a regression and a ranking; of several, each has to be beaten. Classes and
             quantiles are compared with the same answer for all: class shares and quantiles of the training split. A
             ranking is compared with the random order, too.
-        baseline_margin: The metric must beat each baseline's by at least this much. It must also beat the best
+        baseline_margin: The metric must beat each baseline's by at least this much, and surely: the 95 % interval of
+            the gain is above 0, whatever the margin. It must also beat the best
             constant: the mean or the median of a regression's label in the training split, or a binary one's share; a
             negative margin is how much worse than that it may be.
         not_worse_than_baseline: Further metrics by which a model may not be worse than any baseline. If none are named,

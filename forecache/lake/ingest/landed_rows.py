@@ -202,11 +202,20 @@ class LandedRows:
         return StagedRows(self._settings, self._source, staged, raw_version=raw_version)
 
     def _refuse_states(self, staged: StagedRows, several: Collection[date], raw_version: int) -> None:
-        """Refuse files with a key twice, and then files that are only a part of the state."""
+        """Refuse files without a good row, files with a key twice, and then files that are only a part of the state."""
+        self._refuse({name: reason for name in self._staged if (reason := self._find_only_bad(name))})
         if self._staged:
             self._refuse(staged.find_repeated_keys())
         if self._staged and several:
             self._refuse(self._open_staged(raw_version).find_partial_files(list(self.results), several))
+
+    def _find_only_bad(self, name: str) -> str:
+        """The reason to refuse a file whose rows are all bad, which would be a state without keys; "" for others."""
+        if not self._staged[name].bad or pq.read_metadata(self._staged[name].path).num_rows:
+            return ""
+        with pq.ParquetFile(self._bad[name, "judged"]) as bad:
+            first = next(_read_groups(bad)).slice(0, 1).to_pylist()[0]
+        return f"none of its rows is good; line {first[LINE]}: {first['reason']}"
 
     def _refuse(self, reasons: Mapping[str, str]) -> None:
         for name, reason in reasons.items():

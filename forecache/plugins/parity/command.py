@@ -44,18 +44,26 @@ def parity(name: str, day: date | None, sample: float, processes: int | None) ->
         result = compare(current, name, day, sample=sample, processes=processes, progress=progress.update)
     details = result.details
     show_in_dagster(current, f"parity_{name}", {"verdict": details["sentence"]}, result=result)
-    show(details, lambda: _show(details))
+    show(details, lambda: show_parity(details))
     if not details["passed"]:
         raise CheckError(details["sentence"], remedy=f'All figures: `forecache query "select * from {result.table}"`.')
 
 
-def _show(details: Mapping[str, Any]) -> None:
+_MOST_FEATURES = 20  # of those without a difference; `--json` and the table in the lake have all
+
+
+def show_parity(details: Mapping[str, Any]) -> None:
+    """Print the figures of a replay: of the features, all that differ, and some of those that do not."""
     columns = ("mismatch", "missing", "extra", "mean_abs", "max_abs", "smape", "p99_abs")
+    features = sorted(details["features"].items(), key=lambda each: not each[1]["mismatch"])
+    shown = max(_MOST_FEATURES, sum(bool(each["mismatch"]) for _, each in features))
     rows = [
         (name, each["compared"], *(each[column] for column in columns))
-        for name, each in [*details["features"].items(), ("(score)", details["scores"])]
+        for name, each in [*features[:shown], ("(score)", details["scores"])]
     ]
     show_table(("feature", "values", *columns), rows, title=f"Answers of {details['day']}", right=("values", *columns))
+    if len(features) > shown:
+        click.echo(f"and {len(features) - shown:,} features more without a difference (--json)\n")
     stores = [
         (f"{each['name']} version {each['version']}", f"{each['table']} at {each['delta_version']}", each["state"])
         for each in details["stores"]

@@ -162,5 +162,10 @@ def _comparison_text(each: GuardResult) -> str:
     by = "" if each.low is None else f", by at least {each.low:.4g}"
     return (
         f"{_SAID[each.guard]}: {each.candidate:.4g} instead of {each.current:.4g}{by if each.harmful else ''}; "
-        f"{each.tolerated:.4g} more are tolerated"
+        f"{each.tolerated:.4g} more are tolerated{_remedy(each)}"
     )
+
+
+def _remedy(each: GuardResult) -> str:
+    is_of_scores = each.harmful and each.guard in ("score_level", "score_spread")
+    return f". If the new model scores on another scale, declare Guards({each.guard}=None)" if is_of_scores else ""

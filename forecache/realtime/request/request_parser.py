@@ -119,7 +119,8 @@ class RequestParser:
             raise Problem(
                 problems.BAD_REQUEST,
                 f"The candidate at place {place} is {describe_type(listed[place])}; "
-                f"each is an object with {', '.join(self._names_of_one)}.",
+                f"{'if one is an object, ' if self._is_plain else ''}each is an object with "
+                f"{', '.join(self._names_of_one)}.",
             )
         if self._refuses_unknown:
             known = frozenset(self._names_of_one)

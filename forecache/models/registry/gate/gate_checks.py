@@ -199,7 +199,7 @@ def check_baselines(
         gain = _measure_gain(pipeline, examples, score, baseline.score)
         name = "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}"
         passed = gain.value >= margin and gain.low > 0
-        reason = f"{gain.text} than {baseline.name} alone ({gain.range}), {margin:g} wanted"
+        reason = f"{gain.text} than {baseline.name} alone ({gain.range}), {margin:g} wanted{gain.doubt}"
         yield Check(name, bool(passed), gain.value, margin, reason, gain.low, gain.high)
 
 
@@ -226,7 +226,8 @@ def check_constants(pipeline: Trainable, examples: SplitExamples, score: Array) 
     gain = _measure_gain(pipeline, examples, score, constants[best])
     least = min(0.0, pipeline.trained_gate.baseline_margin)
     passed = gain.value >= least if least else gain.value > 0 and gain.low > 0
-    reason = f"{gain.text} than always {best} of the training split, with {known[best]:.4f} ({gain.range})"
+    doubt = "" if least else gain.doubt
+    reason = f"{gain.text} than always {best} of the training split, with {known[best]:.4f} ({gain.range}){doubt}"
     yield Check("constant", bool(passed), gain.value, least, reason, gain.low, gain.high)
 
 
@@ -370,6 +371,12 @@ class _Gain(NamedTuple):
     @property
     def text(self) -> str:
         return f"{self.metric} {abs(self.value):.4f} {'better' if self.value >= 0 else 'worse'}"
+
+    @property
+    def doubt(self) -> str:
+        """The sentence about a gain that the rows do not prove; "" for a sure gain, and for a loss."""
+        unsure = self.value > 0 >= self.low
+        return ", and not surely: the interval has to be above 0; more test rows make it narrower" if unsure else ""
 
     @property
     def range(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import orjson
 
 from forecache.base.errors import InputError
+from forecache.base.table_names import list_names
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.serve.reader.versions.live_layers import OpenLayer
@@ -268,7 +269,7 @@ class VersionAnswers:
     def check_fields(self, fields: Sequence[str]) -> None:
         for field in fields:
             if field not in self.fields:
-                known = ", ".join(self.manifest.field_names)
+                known = list_names(self.manifest.field_names)
                 raise bad_request(f"{self.manifest.pipeline} has no field {quote_value(field)}; it serves {known}.")
 
     def _split_provenance(self, entry: bytes) -> tuple[bytes, bytes]:
