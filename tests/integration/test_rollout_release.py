@@ -222,6 +222,20 @@ def test_the_commands_show_and_move_it(
     ]  # fmt: skip
 
 
+def test_the_page_of_a_model_has_its_releases_and_the_steps_of_its_rollout(
+    begun: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(begun.home_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
+    assert main(["rollout", "return", "payments", "--reason", "complaints"]) == 0
+    page = tmp_path / "payments.html"
+    assert main(["report", "payments", "--key", "nothing", "--output", str(page)]) == 0
+    text = " ".join(re.sub(r"<[^>]+>", " ", page.read_text()).split())
+    assert re.search(r"2 rolled back payments 1 function .* 1 current payments 1 function", text)
+    assert re.search(r"Rollout of release 2 .* aa 0\.5 \S+ \S+ 0 0 returned complaints", text)
+    assert re.search(r"Answer to a request .*no request log of payments", text)
+
+
 def test_a_simulation_tells_how_many_requests_a_loss_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "rollout", "--rate", "0.3", "--harm", "0.5", "--json"]) == 0
     [row] = json.loads(capsys.readouterr().out)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from forecache.declare import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
     from forecache.realtime.release.lake_state import ReleaseState
+    from forecache.realtime.release.rollout_state import RolloutState
 
 
 _NAME = click.argument("name", metavar="NAME")
@@ -125,22 +126,7 @@ def releases(name: str) -> None:
 
     The lake tells the state, also what other installations did; while it is away, what is known here is listed.
     """
-    from forecache.base.errors import UnavailableError
-    from forecache.realtime.release.folder import open_releases
-    from forecache.realtime.release.follow_lake import read_local_state
-    from forecache.realtime.release.lake_state import read_lake_state
-
-    current = settings()
-    folder, problem = open_releases(current, name), ""
-    try:
-        state = read_lake_state(current, name)
-    except UnavailableError as error:
-        state, problem = None, str(error)
-    if state is None:
-        require_release(current, name)
-        state = read_local_state(folder)
-    rollout = state.rollout
-    found = _list_releases(folder, state)
+    found, rollout, problem = find_releases(settings(), name)
     if wants_json():
         under_way = None if rollout is None else asdict(rollout)
         print_json(
@@ -163,6 +149,24 @@ def releases(name: str) -> None:
         show_rollout(rollout)
     if problem:
         click.echo(f"\nThis is what is known here. {problem}")
+
+
+def find_releases(current: "Settings", name: str) -> tuple[list[dict[str, Any]], "RolloutState | None", str]:
+    """Find a model's releases, the newest first, its last rollout, and the problem if the lake could not be read."""
+    from forecache.base.errors import UnavailableError
+    from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.follow_lake import read_local_state
+    from forecache.realtime.release.lake_state import read_lake_state
+
+    folder, problem = open_releases(current, name), ""
+    try:
+        state = read_lake_state(current, name)
+    except UnavailableError as error:
+        state, problem = None, str(error)
+    if state is None:
+        require_release(current, name)
+        state = read_local_state(folder)
+    return _list_releases(folder, state), state.rollout, problem
 
 
 def roll_release_back(current: "Settings", name: str, number: int | None, reason: str) -> None:

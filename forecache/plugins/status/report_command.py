@@ -22,7 +22,7 @@ from forecache.cli.output import show
 @click.argument("name", metavar="NAME")
 @click.option("--output", help="The file; '-' writes the page to standard output. Default: reports/NAME.html.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
-@click.option("--key", default="", help="With the answer for this key, or of a real-time model to this request id, explained.")
+@click.option("--key", default="", help="With the answer for this key (or request id) explained.")
 @click.option("--in-server", is_flag=True, hidden=True)
 def report(name: str, output: str | None, opens: bool, key: str, in_server: bool) -> None:
     """Write a page on NAME: its runs, versions, model, drift, quality, cost and alerts of the last 30 days.

@@ -10,6 +10,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import unknown_name_error
+from forecache.cli.commands.release import find_releases
 from forecache.declare import Pipeline, Realtime
 from forecache.declare.loading import read_project
 from forecache.kit.delta.small_tables import read_small_table
@@ -46,6 +47,7 @@ def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime
         "runs": night_rows(runs, now, most_nights=DAYS),
         "trainings": _trainings(runs),
         "versions": list(_versions(settings, name)),
+        **_releases(settings, name, declared),
         "moves": list(_moves(settings, name)),
         "reports": _model_reports(settings, name, declared),
         "measurements": _measurements(settings, name, now),
@@ -103,6 +105,16 @@ def _versions(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
             "published_at": manifest.published_at,
             "run_id": manifest.run_id,
         }
+
+
+def _releases(settings: Settings, name: str, declared: Any) -> dict[str, Any]:
+    """The releases of a real-time model, the newest first, and the steps of its last rollout."""
+    found: list[dict[str, Any]] = []
+    rollout = None
+    if isinstance(declared, Realtime):
+        with suppress(ForecacheError):  # none yet
+            found, rollout, _ = find_releases(settings, name)
+    return {"releases": found, "rollout": None if rollout is None else asdict(rollout)}
 
 
 def _moves(settings: Settings, name: str) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ def render_report(found: Mapping[str, Any], *, in_server: bool) -> bytes:
         _key_section(found, with_form=in_server),
         _runs(found),
         _versions(found["versions"], name),
+        _releases(found["releases"], found["rollout"]),
         _model(found),
         _measured(found["measurements"]),
         streams_section(found["streams"], leads_to="" if in_server else None),
@@ -114,6 +115,28 @@ def _versions(versions: Sequence[Mapping[str, Any]], name: str) -> Markup | None
     shown = table("Published versions", titles, rows, right=(3, 4))
     told = tag("p", mark_code(f"`forecache rollback {name}` serves the version before again."), class_="told")
     return section("Versions", "versions", tag("div", shown, told, class_="card"))
+
+
+def _releases(releases: Sequence[Mapping[str, Any]], rollout: Mapping[str, Any] | None) -> Markup | None:
+    if not releases:
+        return None
+    rows = [
+        [str(row["release"]), ", ".join(row["state"]),
+         f"{row['model']} {row['model_version']}" if row["model"] else row["problem"],
+         row["runtime"] or "–", words.size(row["size_bytes"]), row["created_at"][:16].replace("T", " ")]
+        for row in releases
+    ]  # fmt: skip
+    titles: tuple[str, ...] = ("Release", "State", "Model", "Runtime", "Size", "Made")
+    shown = [table("Releases", titles, rows, right=(4,), long=(2,))]
+    if rollout is not None:
+        steps = [
+            [step["stage"], f"{step['share']:g}", step["since"][:16].replace("T", " "),
+             *map(words.count, step["requests"]), step["verdict"], step["why"]]
+            for step in rollout["steps"]
+        ]  # fmt: skip
+        titles = ("Step", "Share", "Since", "Requests of the current release", "of the other variant", "Verdict", "Why")
+        shown.append(table(f"Rollout of release {rollout['release']}", titles, steps, right=(1, 3, 4), long=(6,)))
+    return section("Releases", "releases", tag("div", shown, class_="card"))
 
 
 def _state(row: Mapping[str, Any]) -> Content:
