@@ -136,7 +136,7 @@ def reason_without_orchestrator(settings: Settings, request: RunRequest) -> str:
         return "Dagster is not installed"
     nightly, sources = read_project(settings).nightly, {*request.sources}
     of_sources = (each for each in nightly.values() if sources & {source.name for source in each.all_sources})
-    chosen = [*(nightly[name] for name in request.pipelines), *of_sources]
+    chosen = [*(load_nightly(settings, name) for name in request.pipelines), *of_sources]
     jobs = ((each, _choose_job(settings, each, request.job)) for each in chosen)
     if settings.engine == "spark" or any(_find_spark_functions(each, job) for each, job in jobs):
         return ""

@@ -21,11 +21,12 @@ from till_project.pipelines.till import till
 
 from forecache import night, runs
 from forecache.base.alert import Alert, Subject
-from forecache.base.errors import CheckError, ConflictError, ForecacheError, UnavailableError
+from forecache.base.errors import CheckError, ConflictError, ForecacheError, InputError, UnavailableError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import WorkNeeded, only_look
 from forecache.cli.main import main
+from forecache.declare.loading import read_project
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.quality.expectations import DRIFT, EXPECTATIONS, READ
 from forecache.lake.quality.pending_files import ProcessRun
@@ -127,6 +128,14 @@ def test_the_command_runs_in_its_process_where_no_stage_calls_spark_or_dagster_i
     assert till.features is not None
     monkeypatch.setattr(runs, "find_spec", lambda name: None if name == "dagster" else sys.modules[name].__spec__)
     assert reason_without_orchestrator(spark, RunRequest(["till"])) == "Dagster is not installed"
+
+
+def test_a_view_that_a_real_time_model_looks_up_is_run_and_ingested_by_its_name(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", project="asked_project")
+    assert "household" not in read_project(settings).nightly
+    assert reason_without_orchestrator(settings, RunRequest(["household"])) == "no stage needs Spark"
+    with pytest.raises(InputError, match="has no landing file"):
+        run_in_process(settings, RunRequest(["household"]))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import resolve_ingest_names, resolve_nightly_names, resolve_trained_names
-from forecache.declare.loading import read_project
+from forecache.declare.loading import load_nightly, read_project
 from forecache.kit.process.child import run_supervised
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _show_unread(current: "Settings", pipelines: Sequence[str], sources: Sequenc
     from forecache.lake.ingest.ingested_files import pending_files
 
     project = read_project(current)
-    of_pipelines = {source.name for name in pipelines for source in project.nightly[name].all_sources}
+    of_pipelines = {source.name for name in pipelines for source in load_nightly(current, name).all_sources}
     for name, source in project.landed_sources.items():
         if name not in of_pipelines and name not in sources:
             continue
