@@ -198,7 +198,7 @@ def describe_outcome(result: StageResult) -> str:
 
 
 def _describe_quarantine(details: Mapping[str, Any]) -> str:
-    """What an ingestion put into quarantine, in a few words; "" if nothing."""
+    """The files and rows that an ingestion put into quarantine, in a few words; "" if none."""
     files, rows = len(details.get("quarantined_files", ())), details.get("quarantined_rows", 0)
     counts = ((files, "whole file"), (rows, "row"))
     aside = [f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counts if count]
