@@ -34,6 +34,21 @@ def test_a_sample_of_the_same_distribution_does_not_drift_and_a_shifted_one_does
     assert measure_drift(before, {"other": random.random(10)}) == {}
 
 
+@pytest.mark.parametrize("rows", [20, 50, 100, 300, 5000])
+def test_chance_is_no_drift_however_few_the_rows_and_a_collapse_is(rows: int) -> None:
+    random = np.random.default_rng(0)
+    most = Publish().max_psi
+    assert most is not None
+
+    def drift(values: np.ndarray) -> float:
+        before = manifest(rows, statistics=publish_statistics(rows, {"score": 0}, {"score": random.random(rows)}))
+        return measure_drift(before, {"score": values})["score"]
+
+    nights = [drift(random.random(rows)) for _ in range(200)]
+    assert sum(night > most for night in nights) <= 10
+    assert drift(np.full(rows, 0.5)) > most
+
+
 def test_histograms_are_scaled_to_the_values_that_are_known() -> None:
     found = publish_statistics(1000, {"score": 100}, {"score": np.arange(90, dtype=float)})["histograms"]["score"]
     assert sum(found["counts"]) == pytest.approx(900)

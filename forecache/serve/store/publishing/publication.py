@@ -153,6 +153,7 @@ def require_equal(publication: Publication, source: tuple[int, int], read: Itera
 
 
 _BINS = 20
+_ROWS_OF_A_BIN = 10  # fewer and chance alone fills or empties bins, which moves the stability index most
 
 
 def publish_statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
         return {"edges": [], "counts": [0.0]}
-    edges = quantile_edges(finite, _BINS)
+    edges = quantile_edges(finite, min(_BINS, max(2, len(finite) // _ROWS_OF_A_BIN)))
     return {"edges": edges.tolist(), "counts": (bin_counts(edges, finite) * (rows / len(finite))).tolist()}
 
 
