@@ -23,6 +23,7 @@ NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 KEY = KeySchema((KeyColumn("customer_id", "string"),))
 FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))
+LAYER = LiveLayer(STREAM, f"stream_{STREAM}", "rows", KEY, FIELDS, event_time="clicked_at")
 CLICKED = datetime(1998, 7, 1, 8, 30, tzinfo=timezone.utc)
 CLICKED_US = int(CLICKED.timestamp() * 1e6)
 VALUE = {"churn_probability": 0.9, "risk_segment": "high"}
@@ -56,7 +57,7 @@ def writer(store: Store) -> Iterator[LiveWriter]:
     row = {"clicked_at": CLICKED, **VALUE, "model_version": 3, "release": 5}
     assert table.commit([{"customer_id": "00009", **row}]) == 0
     assert table.commit([{"customer_id": "00002", **row}, {"customer_id": "00001", **row}]) == 1
-    write_layer(store.layout, LiveLayer(STREAM, f"stream_{STREAM}", "rows", KEY, FIELDS))
+    write_layer(store.layout, LAYER)
     with open_live_writer(store.layout) as writer:
         made = live_row(0, VALUE, event_us=CLICKED_US)
         writer.apply(0, [(b"00009", made)])
@@ -91,6 +92,21 @@ def test_explain_follows_a_live_answer_to_the_row_and_its_place_in_kafka(capsys:
     assert "below it, store version 2" in shown
     assert "live" not in answer(capsys, "explain", "churn", "10001")
     assert "live" not in answer(capsys, "explain", "churn", "00001", "--version", "2")
+
+
+@pytest.mark.usefixtures("writer")
+def test_explain_follows_the_answer_of_a_version_to_the_streamed_row_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    answer(capsys, "publish", "churn", "--unchecked")
+    chain = answer(capsys, "explain", "churn", "00001")
+    assert (chain["answer"]["source"], chain["answer"]["value"], chain["store"]["version"]) == ("precomputed", VALUE, 3)
+    assert (chain["live"]["position"], chain["live"]["place"], chain["live"]["kafka_offset"]) == (1, 1, 2)
+    assert chain["live"]["row"]["churn_probability"] == 0.9
+    assert chain["prediction"]["row"]["churn_probability"] == 0.75
+    shown = text(capsys, "explain", "churn", "00001")
+    assert f"streamed row in stream_{STREAM} at position 1, place 1" in shown
+    assert "the version below has this row instead of its batch's" in shown
+    assert "below it" not in shown
+    assert "live" not in answer(capsys, "explain", "churn", "10001")
 
 
 def test_explain_says_that_a_pending_row_is_in_no_commit_yet(
@@ -129,7 +145,7 @@ def test_a_store_of_a_stream_alone_is_read_listed_and_explained(
     layout = open_store(settings, STREAM).layout
     table = StreamTable(settings)
     assert table.commit([{"customer_id": "00001", "clicked_at": CLICKED, **VALUE}]) == 0
-    write_layer(layout, LiveLayer(STREAM, f"stream_{STREAM}", "rows", KEY, FIELDS))
+    write_layer(layout, LAYER)
     with open_live_writer(layout) as writer:
         writer.apply(0, [(b"00001", live_row(0, VALUE, event_us=CLICKED_US))])
         assert answer(capsys, "get", STREAM, "00001")["source"] == "live"

@@ -26,6 +26,7 @@ from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
 from forecache.plugins.drift.prediction_drift import prediction_drift
+from forecache.plugins.explain.pipeline_contributions import explain_prediction
 from forecache.plugins.model_reports.report import write_report
 from forecache.scoring.run import score
 from forecache.serve.reader.versions.answers import VersionAnswers
@@ -172,6 +173,12 @@ def test_quantiles_are_learned_judged_scored_and_answered(
     [answer] = answers(settings, pipeline, [rows["user_id"][5].as_py()])
     assert answer == {name: rows[name][5].as_py() for name in ("spend_q10", "spend_q50", "spend_q90", "size")}
     assert prediction_drift(settings, pipeline, NIGHT).output == "spend_q50"
+    table = DeltaTable(settings.table_uri(pipeline.feature_table))
+    of_night = table.to_pyarrow_table(partitions=[("as_of", "=", NIGHT.isoformat())]).to_pylist()
+    [given] = [row for row in of_night if row["user_id"] == rows["user_id"][5].as_py()]
+    found = explain_prediction(settings, pipeline, version, table.version(), NIGHT, given)
+    assert (found["output"], found["sum"]) == ("spend_q50", pytest.approx(middle[5], abs=1e-3))
+    assert found["base"] + sum(each["contribution"] for each in found["features"]) == pytest.approx(found["sum"])
     assert "empirical quantiles alone" in write_report(settings, pipeline, version).read_text()
 
 

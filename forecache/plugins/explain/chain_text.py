@@ -25,7 +25,7 @@ def chain_parts(pipeline: str, chain: dict[str, Any]) -> tuple[str, list[tuple[s
         return head, parts
     store = chain["store"]
     link(
-        f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
+        f"{'below it, ' if answer['source'] == 'live' else ''}store version {store['version']} "
         f"({store['kind']}, {store['rows']:,} keys)",
         [
             f"published {store['published_at'][:19]}Z{_code_and_run(store)}",
@@ -41,7 +41,7 @@ def chain_parts(pipeline: str, chain: dict[str, Any]) -> tuple[str, list[tuple[s
         _show_ranking(chain["model"], link)
         return head, parts
     if "contributions" in chain:
-        link(*_contribution_lines(chain["contributions"]))
+        link(*_contribution_lines(chain["contributions"], is_streamed="live" in chain))
     features = chain["features"]
     link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
     for raw in chain["raw"]:
@@ -51,8 +51,8 @@ def chain_parts(pipeline: str, chain: dict[str, Any]) -> tuple[str, list[tuple[s
     return head, parts
 
 
-def _contribution_lines(found: dict[str, Any]) -> tuple[str, list[str]]:
-    """Title and lines of what the features add to a prediction, the largest first."""
+def _contribution_lines(found: dict[str, Any], *, is_streamed: bool) -> tuple[str, list[str]]:
+    """Title and lines of what the features add to the nightly prediction, the largest first."""
     if "missing" in found:
         return "why", [f"not available: {found['missing']}"]
     shown = [
@@ -65,9 +65,8 @@ def _contribution_lines(found: dict[str, Any]) -> tuple[str, list[str]]:
         if len(found["features"]) > MOST_ITEMS
         else []
     )
-    title = (
-        f"why {found['output']} is {found['sum']:.4g}, and not the mean {found['base']:.4g} of {found['background']}"
-    )
+    which = f"{'the nightly ' if is_streamed else ''}{found['output']}"
+    title = f"why {which} is {found['sum']:.4g}, and not the mean {found['base']:.4g} of {found['background']}"
     return title, [*shown, *more]
 
 
@@ -101,7 +100,8 @@ def _show_model(model: dict[str, Any], link: Any) -> None:
     link(
         f"{title}{alias}{'' if model['gate'] == 'none' else ', gate ' + model['gate']}",
         [
-            f"MLflow run {model['run_id']}, registered {json_value(model['created_at'])}"
+            f"{'MLflow run ' + model['run_id'] + ', ' if model['run_id'] else ''}registered "
+            f"{json_value(model['created_at'])}"
             if model["run_id"] or model["uri"].startswith("models:/")
             else (
                 f"{model['uri']}, first scored with at "

@@ -33,6 +33,8 @@ def explain_prediction(
 ) -> dict[str, Any]:
     """The contribution of each feature to the first output of a prediction; or `missing`, the reason for none.
 
+    Of quantiles, it is to the one nearest to the median.
+
     Args:
         row: The row of the feature table that was scored.
 
@@ -42,8 +44,9 @@ def explain_prediction(
     plan = plan_model(settings, pipeline, model_of(settings, pipeline, model_version))
     names = list(plan.spec.inputs or pipeline.feature_names)
     (output,) = known_outputs(pipeline.output_specs[:1], plan.spec)
-    if output.kind != "number":
-        return {"missing": f"contributions are of numbers, and {output.name} is not one"}
+    if output.kind not in ("number", "quantiles"):
+        return {"missing": f"contributions are of numbers and quantiles, and {output.name} is of {output.kind}"}
+    column = output.judged_column
     if any(not isinstance(row[name], (int, float, bool, type(None))) for name in names):
         return {"missing": "contributions are of numeric features, and this model has others"}
     table = open_dataset(open_table(settings, pipeline.feature_table, version=feature_version))
@@ -53,7 +56,8 @@ def explain_prediction(
 
     def score(matrix: np.ndarray) -> np.ndarray:
         columns = [pa.array(matrix[:, place]) for place in range(matrix.shape[1])]
-        return score_values(kernel, plan.spec, columns, [output])[0].astype(np.float64)
+        values = score_values(kernel, plan.spec, columns, [output])[0].astype(np.float64)
+        return values if output.kind == "number" else values[:, output.columns.index(column)]
 
     own = _matrix(pa.table({name: pa.array([row[name]], pa.float64()) for name in names}))[0]
     found = compute_shapley(score, own, chosen, described=f"{len(chosen)} rows of {night}", permutations=_PERMUTATIONS)
@@ -62,7 +66,7 @@ def explain_prediction(
         for name, value in zip(names, found.values, strict=True)
     ]
     return {
-        "output": output.name,
+        "output": column,
         "method": found.method,
         "background": found.background,
         "base": found.base,

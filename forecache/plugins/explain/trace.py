@@ -21,8 +21,10 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE, last_record
 from forecache.models.registry.applied.pipeline_models import model_of
 from forecache.plugins.explain.pipeline_contributions import explain_prediction
+from forecache.serve.store.encoding.streamed_rows import open_stream_table
 from forecache.serve.store.keys import decode_key, parse_key
 from forecache.serve.store.manifest import no_such_key_error
+from forecache.serve.store.publishing.overlay import unseen_rows
 
 if TYPE_CHECKING:
     from forecache.declare import AnySource, FeatureView, Pipeline
@@ -73,13 +75,48 @@ def live_link(
     if not rows:
         link.setdefault("missing", f"{declared.table} has no such row")
         return link
-    row = {name: json_time(value) for name, value in max(rows, key=itemgetter("place")).items()}
+    newest = datetime.fromisoformat(link["event_time"])
+    shown = max(rows, key=lambda row: (row[declared.event_time] == newest, row["place"]))
+    return link | _streamed_row(shown)
+
+
+def _streamed_row(found: dict[str, Any]) -> dict[str, Any]:
+    """A row of a stream's table as parts of a link: `place`, the columns of Kafka and of its model, and others as
+    `row`."""
+    link: dict[str, Any] = {}
+    row = {name: json_time(value) for name, value in found.items()}
     link["place"] = row.pop("place", None)
     for name in (*_OF_KAFKA, *_OF_MODEL):
         link[name] = row.pop(name, None)
     for name in ("position", "hour"):
         row.pop(name, None)
     return link | {"row": row}
+
+
+def _included_link(
+    current: Settings, manifest: "Manifest", declared: "LiveLayer", where: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The link, as `live_link`, to the streamed row that a version has instead of its batch's; None without one."""
+    filters = [(name, "=", value) for name, value in where.items()]
+    try:
+        table = open_stream_table(current, declared.table)
+        names = open_dataset(open_table(current, declared.table)).schema.names
+        rows = unseen_rows(
+            table,
+            manifest.key,
+            names,
+            declared.fields,
+            night=date.fromisoformat(manifest.as_of),
+            cut=manifest.cut,
+            only=pq.filters_to_expression(filters),
+        )
+    except (ForecacheError, DeltaError, FileNotFoundError):
+        return None
+    if rows is None:
+        return None
+    (row,) = rows.to_pylist()
+    link = {"stream": declared.stream, "table": declared.table, "position": row["position"], "verified_through": None}
+    return link | {"event_time": json_time(row[declared.event_time])} | _streamed_row(row)
 
 
 def live_lines(link: dict[str, Any]) -> list[str]:
@@ -92,10 +129,16 @@ def live_lines(link: dict[str, Any]) -> list[str]:
         f"Kafka partition {link['kafka_partition']}, offset {link['kafka_offset']}, at {link['kafka_at']}",
         f"event at {link['event_time']}{late}; here at {link['received_at']}",
         f"made by {made}" if made else "",
-        f"the live layer was last found equal to the table at version {link['verified_through']}"
-        if link["verified_through"] >= 0
-        else "the live layer has not been compared with the table yet",
+        _verified_text(link["verified_through"]),
     ]
+
+
+def _verified_text(version: int | None) -> str:
+    if version is None:
+        return "the version below has this row instead of its batch's"
+    if version < 0:
+        return "the live layer has not been compared with the table yet"
+    return f"the live layer was last found equal to the table at version {version}"
 
 
 def live_title(link: dict[str, Any]) -> str:
@@ -113,12 +156,13 @@ class TracedAnswer(NamedTuple):
     answer: dict[str, Any]
     where: dict[str, Any]
     live: "LiveLayer | None"
+    included: "LiveLayer | None"  # if the version may have a streamed row of the key
 
 
 def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from an answer to its sources, one entry per link.
 
-    It has `answer`, `live` (of a live answer), `store`, `prediction`, `features`, `raw` (a list, one per source) and
+    It has `answer`, `live` (if streamed), `store`, `prediction`, `features`, `raw` (a list, one per source) and
     `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason. Raises
     NotFoundError if nothing is published, or if the version does not have the key.
     """
@@ -127,7 +171,8 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     night = date.fromisoformat(manifest.as_of)
     chain: dict[str, Any] = answer_links(current, found)
     prediction = row_link(current, manifest.source.table, manifest.source.delta_version, where, night)
-    chain["prediction"] = prediction | ledger_record(current, "score", pipeline.name, night)
+    by_run = prediction.get("row", {}).get("run_id")
+    chain["prediction"] = prediction | ledger_record(current, "score", pipeline.name, night, run_id=by_run)
     feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
     features = row_link(current, pipeline.feature_table, feature_version, where, night)
     subject = pipeline.feature_table.removeprefix(FEATURES)
@@ -173,14 +218,21 @@ def find_answer(current: Settings, name: str, key: str, version: int | None) -> 
         raise no_such_key_error(manifest, key)
     answer = json.loads(body)
     where = dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
-    declared = answers.layer.declared if answers.layer and answer["source"] == "live" else None
-    return TracedAnswer(manifest, answer, where, declared)
+    layer = answers.layer.declared if answers.layer else None
+    is_live = answer["source"] == "live"
+    return TracedAnswer(
+        manifest, answer, where, layer if is_live else None, None if is_live or not manifest.streamed else layer
+    )
 
 
 def answer_links(current: Settings, found: TracedAnswer) -> dict[str, Any]:
-    """The first links of a chain: `answer`, `live` for a live answer, and `store`, the served version."""
-    live = {} if found.live is None else {"live": live_link(current, found.live, found.answer, found.where)}
-    return {"answer": found.answer, **live, "store": store_link(found.manifest)}
+    """The first links of a chain: `answer`, `live` of a streamed one, and `store`, the served version."""
+    link = None
+    if found.live is not None:
+        link = live_link(current, found.live, found.answer, found.where)
+    elif found.included is not None:
+        link = _included_link(current, found.manifest, found.included, found.where)
+    return {"answer": found.answer, **({"live": link} if link else {}), "store": store_link(found.manifest)}
 
 
 def store_link(manifest: "Manifest") -> dict[str, Any]:
@@ -220,12 +272,20 @@ def _read_rows(
 
 
 def ledger_record(
-    current: Settings, stage: str, subject: str, night: date, *, delta_version: int | None = None
+    current: Settings,
+    stage: str,
+    subject: str,
+    night: date,
+    *,
+    delta_version: int | None = None,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
-    """The ledger's record of the stage that made an as-of date, at `delta_version` if given."""
+    """The ledger's last record of the stage that made an as-of date, at `delta_version` or by `run_id` if given."""
     filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("night", "=", night)]
     if delta_version is not None:
         filters.append(("delta_version", "=", delta_version))
+    if run_id is not None:
+        filters.append(("run_id", "=", run_id))
     rows = sorted(read_small_table(current, LEDGER_TABLE, filters), key=itemgetter("recorded_at"))
     if not rows:
         return {}

@@ -117,17 +117,26 @@ def open_overlay(
 
 
 def unseen_rows(
-    table: StreamTable, key: KeySchema, names: Sequence[str], fields: Sequence[Field], *, night: date, cut: int
+    table: StreamTable,
+    key: KeySchema,
+    names: Sequence[str],
+    fields: Sequence[Field],
+    *,
+    night: date,
+    cut: int,
+    only: pc.Expression | None = None,
 ) -> pa.Table | None:
     """The last row of each key, up to the cut-off, that has an answer and is not included in the batch of `night`.
 
-    It has the columns `names` besides `position` and `place`. None: there are no such rows.
+    It has the columns `names` besides `position` and `place`. None: there are no such rows. `only` is a condition on
+    the keys.
     """
     latest = LatestRows(key)
     columns = list(
         dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, FEATURE_VERSION])
     )
     where = (pc.field(EVENT_DAY) > pa.scalar(night)) | pc.field(LATE)
+    where = where if only is None else where & only
     for batch in table.batches(columns, up_to=cut, where=where):
         latest.add(drop_unanswered(batch.filter(_is_unseen(batch, night)), fields))
     return latest.rows()
