@@ -21,7 +21,7 @@ from scoring_support import NIGHT, features_table, predictions, quiet, write_fea
 from forecache.base.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
+from forecache.declare import Classes, FunctionModel, Labelled, Pipeline, Quantiles, RegisteredModel, SqlModel, Structs
 from forecache.kit.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
 from forecache.models.registry.applied.pipeline_models import models_of
@@ -276,6 +276,9 @@ def test_a_classifier_gives_the_probability_that_is_asked_for(lake: Settings, tm
     register(lake, tmp_path / "model")
     with pytest.raises(InputError, match=r"returns 2 values a row of 'prediction'.*returns=\{'probability': 'predict"):
         run(lake, applied(RegisteredModel(URI)))
+    three = Quantiles("spend", (0.1, 0.5, 0.9))
+    with pytest.raises(InputError, match=r"returns 2 values a row of 'prediction', and the output 'spend' has 3\."):
+        run(lake, applied(RegisteredModel(URI), outputs=(three,), segments=()))
     with pytest.raises(InputError, match=r"there is no \[2\]"):
         run(lake, applied(RegisteredModel(URI, returns={"probability": "prediction[2]"})))
     with pytest.raises(InputError, match="returns prediction, and the output 'probability' is to be 'score'"):

@@ -153,6 +153,12 @@ def _require_kind(uri: str, output: OutputSpec, column: OutputColumn, place: int
             f"{output.kind}.",
             remedy=_REMEDIES.get(output.kind, "Declare it as what the model returns."),
         )
+    if several and output.is_array and column.width > 0 and output.values not in (None, 0, column.width):
+        raise InputError(
+            f"The model {uri} returns {column.width} values a row of {column.name!r}, and the output {output.name!r} "
+            f"has {output.values}.",
+            remedy="Declare as many as the model returns, in its order.",
+        )
 
 
 _REMEDIES = {
