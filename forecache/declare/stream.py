@@ -165,7 +165,7 @@ class Stream:
         answers: A `Realtime`: every event is a request to it, and its look-ups into `views` include all events before.
             A `Pipeline` of one of the views: every event updates the row of its key, from the features that include the
             event. None: only the views are kept.
-        to: Destinations of the rows; the table is always among them.
+        to: Destinations of the rows; (): the table, and with `answers` that are published the live layer, too.
         engine: "arrow": one process. "spark": Structured Streaming, for a cluster. Their rows are equal.
         freshness: When an answer is visible: after the "commit" of its row, or at the "event", before it; that needs
             the engine "arrow".
@@ -184,7 +184,7 @@ class Stream:
     topic: Topic
     views: tuple[FeatureView, ...] = ()
     answers: Realtime | Pipeline | None = None
-    to: tuple[Result, ...] = (Table(),)
+    to: tuple[Result, ...] = ()
     engine: Literal["arrow", "spark"] = "arrow"
     freshness: Literal["commit", "event"] = "commit"
     late_days: int = 2
@@ -199,6 +199,9 @@ class Stream:
     def __post_init__(self) -> None:
         owner = f"Stream {self.name!r}"
         check_fields(owner, self)
+        if not self.to:
+            is_served = isinstance(self.answers, Realtime) or (self.answers and self.answers.publish)
+            object.__setattr__(self, "to", (Table(), LiveRows()) if is_served else (Table(),))
         check_stream(owner, self)
 
     @property
@@ -291,7 +294,6 @@ def check_stream(owner: str, stream: Stream) -> None:
         _check_realtime(owner, stream, stream.answers)
     elif stream.answers is not None:
         _check_pipeline(owner, stream, stream.answers)
-        _check_live_rows(owner, stream, stream.answers)
 
 
 def _check_view(owner: str, stream: Stream, view: FeatureView) -> None:
@@ -389,10 +391,7 @@ def _check_pipeline(owner: str, stream: Stream, pipeline: "Pipeline") -> None:
             f"{owner} answers by {pipeline.name!r}, which is published to {pipeline.publish.backend}.",
             remedy="A live layer is kept in LMDB beside the versions: publish it there.",
         )
-
-
-def _check_live_rows(owner: str, stream: Stream, pipeline: "Pipeline") -> None:
-    """Refuse `keep_h`: a row that expires before a version has its key would be missing until the next publish."""
+    # A row that expires before a version has its key would be missing until the next publish.
     if (rows := stream.live_rows) is not None and rows.keep_h is not None:
         raise SettingsError(
             f"{owner} answers by the pipeline {pipeline.name!r} and declares LiveRows(keep_h={rows.keep_h:g}).",

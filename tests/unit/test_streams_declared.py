@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from declared_streams import SPENT, STREAM, TOPIC, view
+from declared_streams import CHECK, SPENT, STREAM, TOPIC, view
 from live_view_sample import PAYMENTS, VIEW
 
 from forecache.base.errors import InputError, NotFoundError
@@ -41,6 +41,9 @@ def test_a_stream_says_where_its_rows_go() -> None:
         ("card_live", "spender"),
     )
     assert of_keys.to_topic == ToTopic("spend")
+    unpublished = replace(SPENT, publish=None)
+    for answers, to in ((CHECK, (Table(), LiveRows())), (SPENT, (Table(), LiveRows())), (unpublished, (Table(),))):
+        assert Stream("cards", TOPIC, views=(VIEW,), answers=answers).to == to
     only = Stream("only", topic=TOPIC, views=(VIEW,))
     assert (only.key, only.output_columns, only.live_rows, only.live_names) == ((), (), None, ("card_live",))
 

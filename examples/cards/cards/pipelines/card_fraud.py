@@ -14,14 +14,12 @@ from forecache import (
     Examples,
     Feature,
     Gate,
-    LiveRows,
     Lookup,
     Precomputed,
     Realtime,
     RequestField,
     Stored,
     Stream,
-    Table,
 )
 
 
@@ -96,7 +94,6 @@ cards = Stream(
     topic=AS_THEY_HAPPEN,
     views=(CUSTOMER, TERMINAL),
     answers=card_fraud,
-    to=(Table(), LiveRows(keep_h=24)),
     engine="arrow",
     freshness="event",
     keep_features=True,
