@@ -18,7 +18,9 @@ from watched_streams import TOPIC, cards, write_starts
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import cli
+from forecache.declare.project import Project
 from forecache.operations.keep_streams_running import keep_running
+from forecache.plugins.doctor.shared_services import check_streams
 from forecache.plugins.table_sources.extract import extract
 from forecache.stream.state import StreamState, read_starts, read_state
 
@@ -101,3 +103,22 @@ def test_a_stream_that_is_killed_is_started_again_and_the_day_lands_with_each_ev
     rows = pq.read_table(Path(settings.landing_uri) / "payments" / f"{YESTERDAY.date()}.parquet")
     assert sorted(rows["payment_id"].to_pylist()) == list(range(800))
     assert sorted(rows["amount"].to_pylist()) == [number / 7 for number in range(800)]
+
+
+def test_doctor_names_a_topic_that_is_not_there_and_a_broker_that_does_not_answer(
+    kafka: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(topic: str, brokers: str = kafka.brokers) -> tuple[str, str, str]:
+        monkeypatch.setenv(TOPIC, topic)
+        project = Project({}, {}, streams={"cards": cards()})
+        monkeypatch.setattr("forecache.declare.loading.read_project", lambda _: project)
+        found = check_streams(load_settings(kafka_brokers=brokers))
+        return found.state, found.found, found.remedy
+
+    assert check(kafka.create_topic("cards")) == ("ok", f"cards: the topics are at {kafka.brokers}", "")
+    state, found, remedy = check("payment")
+    assert (state, found) == ("warn", "cards reads the topic payment, which is not there")
+    assert remedy == "Run `forecache stream cards --create-topic`."
+    monkeypatch.setattr("forecache.plugins.doctor.shared_services._PATIENCE_S", 1)
+    state, found, _ = check("payment", "127.0.0.1:9")
+    assert (state, "127.0.0.1:9" in found) == ("warn", True)

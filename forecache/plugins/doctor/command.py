@@ -26,6 +26,7 @@ _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("mlflow", checks.check_mlflow),
     ("dagster", shared_services.check_dagster),
     ("machines", shared_services.check_machines),
+    ("streams", shared_services.check_streams),
     ("models", checks.check_registered_models),
     ("stores", checks.check_stores),
     ("releases", checks.check_releases),
@@ -59,8 +60,8 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
 @click.option("--deep", is_flag=True, help="Read every data file of the lake and of the stores, too.")
 @click.pass_context
 def doctor(context: click.Context, deep: bool) -> None:
-    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, Dagster, stores, leases, mail,
-    alerts.
+    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, Dagster, streams, stores,
+    leases, mail, alerts.
 
     Exits with 1 if one fails.
     """

@@ -3,6 +3,7 @@
 import urllib.error
 import urllib.request
 from http.client import HTTPException
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from forecache.base.errors import UnavailableError
@@ -53,6 +54,27 @@ def check_dagster(settings: Settings) -> Finding:
         return Finding("dagster", "ok", f"SQLite in {settings.dagster_home}")
     _connect(uri, setting="FORECACHE_DAGSTER_URI")
     return Finding("dagster", "ok", f"{_place(uri)} answers")
+
+
+def check_streams(settings: Settings) -> Finding:
+    """Look whether Kafka answers and has the topics of the declared streams."""
+    from forecache.declare.loading import read_project
+    from forecache.stream.kafka.client import find_topics
+
+    streams = read_project(settings).streams
+    if not streams:
+        return Finding("streams", "ok", "none is declared")
+    if find_spec("confluent_kafka") is None:
+        return Finding("streams", "warn", "confluent-kafka is not installed", "pip install 'forecache[stream]'.")
+    try:
+        topics = find_topics(settings, timeout_s=_PATIENCE_S)
+    except UnavailableError as error:
+        return Finding("streams", "warn", error.message, error.remedy)
+    missing = {stream.name: stream.topic.topic for stream in streams.values() if stream.topic.topic not in topics}
+    if missing:
+        found = "; ".join(f"{name} reads the topic {topic}, which is not there" for name, topic in missing.items())
+        return Finding("streams", "warn", found, f"Run `forecache stream {next(iter(missing))} --create-topic`.")
+    return Finding("streams", "ok", f"{', '.join(streams)}: the topics are at {settings.kafka_brokers}")
 
 
 def _place(uri: str) -> str:

@@ -33,6 +33,17 @@ def unreachable_error(settings: Settings, what: str, error: Any) -> ForecacheErr
     )
 
 
+def find_topics(settings: Settings, *, timeout_s: float) -> set[str]:
+    """The names of all topics; UnavailableError if no broker answers."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        return set(AdminClient(client_options(settings)).list_topics(timeout=timeout_s).topics)
+    except KafkaException as error:
+        raise unreachable_error(settings, "The topics cannot be listed", error) from error
+
+
 def create_topic(
     options: Mapping[str, Any], topic: str, *, partitions: int = -1, config: Mapping[str, str] | None = None,
     timeout_s: float, by_hand: str = "",
