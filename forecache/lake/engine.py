@@ -111,7 +111,8 @@ def decide_engine(
     has_more_cores = is_serial or not settings.spark_master.startswith("local")
     if rows > settings.arrow_most_rows and is_installed and has_more_cores:
         return Engine(settings, "spark", f"{rows:,} rows are more than {settings.arrow_most_rows:,}")
-    return Engine(settings, "arrow", f"nothing needs Spark for {rows:,} rows")
+    read = f" for {rows:,} rows" if rows else ""  # those of existing tables are not counted
+    return Engine(settings, "arrow", f"nothing needs Spark{read}")
 
 
 def find_spark_functions(views: Iterable[FeatureView], *functions: Any) -> list[str]:

@@ -90,7 +90,8 @@ def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[KeyedSo
         if not declared:
             listed = "; ".join(f"{s.name} has {', '.join(column.name for column in s.columns)}" for s in sources)
             raise SettingsError(
-                f"{owner} has the key column {name!r}, which none of its sources declares.", remedy=f"{listed}."
+                f"{owner} has the key column {name!r}, which none of its sources declares.",
+                remedy=f"{listed}. Add the column, or a source without time (`Static()`) that lists its values.",
             )
         for source, kind in declared.items():
             check_key_type(owner, name, kind, f" in source {source!r}")

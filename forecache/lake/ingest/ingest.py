@@ -171,9 +171,10 @@ def ingest(
     as_before = [file for file in landed if file.name in known and file.name not in done]
     changed = [file for file in as_before if has_changed(settings, source, file, known[file.name])]
     if changed:
+        stem, _, format_name = changed[0].name.rpartition(".")
         raise InputError(
             f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
-            remedy="Land corrections under a new name (such as 1998-06-30.2.csv) and restore the file.",
+            remedy=f"Land corrections under a new name (such as {stem}.2.{format_name}) and restore the file.",
         )
     already = [known[file.name] for file in landed if file.name in known]
     return _result(stage, source, list(done.values()), known=list(known.values()), already=already)
