@@ -153,9 +153,10 @@ def _require_kind(uri: str, output: OutputSpec, column: OutputColumn, place: int
             f"{output.kind}.",
             remedy=_REMEDIES.get(output.kind, "Declare it as what the model returns."),
         )
-    if several and output.is_array and column.width > 0 and output.values not in (None, 0, column.width):
+    width = column.width if place is None and output.is_array else None
+    if width is not None and width > 0 and output.values not in (None, 0, width):
         raise InputError(
-            f"The model {uri} returns {column.width} values a row of {column.name!r}, and the output {output.name!r} "
+            f"The model {uri} returns {width} values a row of {column.name!r}, and the output {output.name!r} "
             f"has {output.values}.",
             remedy="Declare as many as the model returns, in its order.",
         )
