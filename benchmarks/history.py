@@ -46,7 +46,7 @@ _RUN_THIRTY = (
 COMMANDS = {
     IDLE: [_BIN / "forecache", "run", "--json"],
     THIRTY: [_BIN / "forecache", "run", "--json"],
-    "`forecache versions`": [_BIN / "forecache", "versions", "churn"],
+    "`forecache store versions`": [_BIN / "forecache", "store", "versions", "churn"],
     "`forecache doctor`": [_BIN / "forecache", "doctor"],
     "loading Dagster's definitions": [_BIN / "python", "-c", _LOAD],
 }

@@ -64,13 +64,13 @@ install_realtime() { # NAME: a server that `make bench-realtime` measures, in an
     sha256sum <"$wanted" >"$place/benchmark.stamp"
 }
 
-install_bento_service() { # What `forecache bento` requires, in the versions of uv.lock, beside BentoML in those of its peer.
+install_bento_service() { # What `forecache release bento` requires, in the versions of uv.lock, beside BentoML in those of its peer.
     local place=.tools/realtime/bento_service peer=benchmarks/_realtime/peers/bento-requirements.txt
     local locked=$place.locked.txt wanted=$place.txt
     "$UV" export -q --frozen --no-dev --extra realtime --no-hashes --no-emit-project --no-annotate >"$locked"
     cat "$peer" "$locked" >"$wanted"
     if is_done "$place/benchmark.stamp" "$wanted"; then return 0; fi
-    step "Installing BentoML for the service that forecache bento writes into $place"
+    step "Installing BentoML for the service that forecache release bento writes into $place"
     "$UV" venv -q --clear --python .venv/bin/python "$place"
     "$UV" pip install -q --python "$place/bin/python" -r "$peer" -r "$locked" --override "$locked"
     "$place/bin/python" -m compileall -q "$place/lib" >/dev/null || true

@@ -119,7 +119,7 @@ def run_cluster(
         ports = [free_port() for _ in READERS]
         for number, port in enumerate(ports[:readers], 1):
             # An empty reader that is ready would be asked for what it has not pulled yet.
-            serve = f"forecache pull; forecache pull --every 10 & exec forecache serve --port {port}"
+            serve = f"forecache store pull; forecache store pull --every 10 & exec forecache serve --port {port}"
             machines.start(f"reader-{number}", ["bash", "-c", serve], is_replaced=True)
         address = f"http://127.0.0.1:{stack.enter_context(haproxy(folder / 'haproxy', ports))}"
         say(f"load balancer   {address}, before {readers} readers")

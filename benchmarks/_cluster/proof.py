@@ -142,7 +142,7 @@ def run_undisturbed(cluster: Cluster, home: Path, size: Size, nights: Iterable[d
         land_days(night, first=not number, write=lambda name, content: (landing / name).write_bytes(content))
         forecache("run", *size.names, "--job", size.job(night), "--date", str(night))
         if size.has_rollout(night):
-            forecache("rollout", "finish", MODEL)
+            forecache("release", "finish", MODEL)
         say(f"{night}: undisturbed in {time.monotonic() - began:.0f} s")
     worker.kill()
     worker.wait()
@@ -249,7 +249,7 @@ class Chaos:
             for name in _ENGINES:
                 self._start(name, ["forecache", "stream", stream_of_payments.name])
             for name in _CONTROLLERS:
-                self._start(name, ["forecache", "rollouts", "--every", "3"])
+                self._start(name, ["forecache", "release", "rollouts", "--every", "3"])
         give_up = time.monotonic() + _DAY_LIMIT_S
         while reason := self.findings.requests.find_missing(self._cluster.reader_ports):
             assert time.monotonic() < give_up, f"The readers do not answer: {reason}"

@@ -1,7 +1,7 @@
-"""Section bento: one release on the same stores, served by the reader and by the service that `forecache bento` writes.
+"""Section bento: one release on the same stores, served by the reader and by what `forecache release bento` writes.
 
 The service runs in an environment of its own, with the versions of uv.lock and with the BentoML that the section
-`network` measures. It keeps no access log and no metrics, which cost time and are BentoML's defaults: `forecache bento`
+`network` measures. It keeps no access log and no metrics, which cost time and are BentoML's defaults: the command
 leaves them to whoever runs the service. One server at a time has core 0 to itself, the load generator has core 1.
 """
 
@@ -80,8 +80,8 @@ def measure(work: Path, sizes: Sizes, *, python: Path | None = None) -> dict[str
 
 
 def written(folder: Path, settings: Settings, name: str) -> Path:
-    """The folder of the current release's service, which `forecache bento` writes."""
-    command = [PYTHON, "-m", "forecache.cli.main", "bento", name, folder]
+    """The folder of the current release's service, which `forecache release bento` writes."""
+    command = [PYTHON, "-m", "forecache.cli.main", "release", "bento", name, folder]
     run_checked(command, environment={"FORECACHE_HOME": str(settings.home_path)})
     return folder
 

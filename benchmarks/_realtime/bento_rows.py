@@ -1,4 +1,4 @@
-"""The rows of the section `bento`: the reader beside the service that `forecache bento` writes."""
+"""The rows of the section `bento`: the reader beside the service that `forecache release bento` writes."""
 
 from typing import Any
 

@@ -135,7 +135,7 @@ class DamagedError(UnavailableError):
     title = "Damaged"
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy or "Publish again; on a replica, `forecache pull --verify`.")
+        super().__init__(message, remedy=remedy or "Publish again; on a replica, `forecache store pull --verify`.")
 
 
 PASSING = (ConflictError, UnavailableError, OSError)

@@ -18,8 +18,7 @@ from forecache.base.errors import UnavailableError
 class Plugin:
     """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute"."""
 
-    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of `forecache`, with the line of help
-    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # the same for `forecache simulate`
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # such as "store diff", with the line of help
     checks: Mapping[str, str] = field(default_factory=dict)  # of `doctor`: functions of settings, returning a `Finding`
     hooks: Mapping[str, str] = field(default_factory=dict)  # whatever else the rest asks for by name, with `load_hook`
 
@@ -55,9 +54,7 @@ PLUGINS = {
         commands={
             "advise": ("advise_command:advise", "Recommend settings from measured use, with what they save."),
             "cost": ("command:cost", "Daily cost of stages, training, storage and servers."),
-        },
-        simulations={
-            "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them.")
+            "simulate autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them."),
         },
         hooks={"orchestration": "orchestration:build_definitions", "cost_lines": "cost_report:lines_of"},
     ),
@@ -139,7 +136,7 @@ PLUGINS = {
         hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "protocols": Plugin(
-        commands={"bento": ("write_bento:bento", "Write a BentoML service for a release of a real-time model.")},
+        commands={"release bento": ("write_bento:bento", "Write a BentoML service for a release.")},
         hooks={
             "feast": "feast:answer_request",
             "open_inference": "open_inference:InferenceProtocol",
@@ -163,10 +160,13 @@ PLUGINS = {
     ),
     "rollouts": Plugin(
         commands={
-            "rollouts": ("command:rollouts", "Move rollouts of releases on, or return them, by the request log."),
-            "rollout": ("command:rollout", "Pause, resume, return or finish the rollout of a release."),
+            "release rollouts": ("command:rollouts", "Move rollouts on, or return them, by the request log."),
+            "release pause": ("command:pause", "Leave a rollout at its step."),
+            "release resume": ("command:resume", "Go on with a paused rollout."),
+            "release return": ("command:return_", "Return the candidate; the current release answers all."),
+            "release finish": ("command:finish", "Let the candidate answer all requests now."),
+            "simulate rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found."),
         },
-        simulations={"rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found.")},
         checks={"rollouts": "command:check_rollouts"},
         hooks={
             "notify_of_rollout": "controller:notify_of_rollout",
@@ -200,8 +200,8 @@ PLUGINS = {
     ),
     "store_checks": Plugin(
         commands={
-            "diff": ("command:diff", "Changes between two published versions."),
-            "verify": ("command:verify", "Read every byte of the stores and compare it with what was published."),
+            "store diff": ("command:diff", "Changes between two published versions."),
+            "store verify": ("command:verify", "Read every byte and compare it with what was published."),
         },
         hooks={"check_bytes": "verify_stores:check_bytes", "orchestration": "orchestration:build_definitions"},
     ),
@@ -264,13 +264,14 @@ def find_hooks(name: str) -> Iterator[Any]:
             yield _load(plugin, added.hooks[name])
 
 
-def find_commands(group: str = "commands") -> dict[str, tuple[str, str]]:
-    """The commands of all plug-ins that are installed: name -> ("module:attribute", help)."""
+def find_commands(group: str = "") -> dict[str, tuple[str, str]]:
+    """The commands in a group, or at the top, of all installed plug-ins: name -> ("module:attribute", help)."""
     return {
-        name: (f"forecache.plugins.{plugin}.{place}", text)
+        name.split()[-1]: (f"forecache.plugins.{plugin}.{place}", text)
         for plugin, added in PLUGINS.items()
         if is_installed(plugin)
-        for name, (place, text) in getattr(added, group).items()
+        for name, (place, text) in added.commands.items()
+        if name.rpartition(" ")[0] == group
     }
 
 

@@ -78,7 +78,7 @@ class Settings(
         if "://" in self.store:
             raise SettingsError(
                 f"FORECACHE_STORE is {self.store!r}, and a store is a folder on this machine.",
-                remedy="Name a folder; an object store is FORECACHE_STORE_REMOTE, and `forecache pull` copies from it.",
+                remedy="Name a folder; `forecache store pull` fills it from an object store, FORECACHE_STORE_REMOTE.",
             )
         return Path(self.store).expanduser().resolve() if self.store else self.home_path / "store"
 

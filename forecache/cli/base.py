@@ -2,7 +2,7 @@
 
 import importlib
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,10 +71,12 @@ class LazyGroup(click.Group):
         *args: Any,
         lazy: Mapping[str, tuple[str, str]],
         sections: Mapping[str, Sequence[str]] | None = None,
+        nested: Mapping[str, Iterable[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._sections = sections or {"Commands": tuple(lazy)}
+        self._nested = {name: f"{group} {name}" for group, names in (nested or {}).items() for name in names}
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -94,8 +96,9 @@ class LazyGroup(click.Group):
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
             import difflib
 
-            close = difflib.get_close_matches(args[0], self.lazy, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else "`forecache --help` lists the commands."
+            known = {**self._nested, **{name: name for name in self.lazy}}
+            close = difflib.get_close_matches(args[0], known, n=1)
+            hint = f"Did you mean {known[close[0]]!r}?" if close else f"`{ctx.command_path} --help` lists the commands."
             raise click.UsageError(f"There is no command {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -8,6 +8,7 @@ import click
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_commands
 from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
+from forecache.cli.groups import GROUPS
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
@@ -22,19 +23,13 @@ COMMANDS = {
     "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, evaluate, reject, rollback."),
     "promote": (f"{_COMMANDS}.models:promote", "Make a version the champion, if it passes the gate."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
-    "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),
-    "pin": (f"{_COMMANDS}.store:pin", "Serve one version, even if newer ones are published."),
-    "unpin": (f"{_COMMANDS}.store:unpin", "Serve the newest version again."),
-    "unblock": (f"{_COMMANDS}.store:unblock", "Allow a version that a rollback blocked."),
-    "release": (f"{_COMMANDS}.release:release", "Release a real-time model: champion, transform, feature contracts."),
-    "releases": (f"{_COMMANDS}.release:releases", "Releases of a real-time model."),
-    "simulate": ("forecache.cli.main:simulate", "Simulate what would happen: a rollout, replicas by demand."),
+    "store": ("forecache.cli.groups:store", "Published versions: versions, diff, verify, pin, unblock, push, pull."),
+    "release": ("forecache.cli.groups:release", "Releases of real-time models: build, list, rollouts, pause, bento."),
+    "simulate": ("forecache.cli.groups:simulate", "Simulate what would happen: a rollout, replicas by demand."),
     "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
     "streams": (f"{_COMMANDS}.stream:streams", "Declared streams: which run, lag, delay, live layers."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
-    "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
-    "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the prediction server."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the server's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
@@ -51,16 +46,12 @@ _SECTIONS = {
     "Data and features": ("ingest", "tables", "query", "features", "maintain"),
     "Nightly runs": ("run", "get", "explain", "mail"),
     "Models": ("train", "tune", "models", "promote", "challenge", "shadow", "monitor", "drift"),
-    "Published versions": (
-        "publish", "versions", "diff", "verify", "rollback", "pin", "unpin", "unblock", "push", "pull",
-    ),
+    "Published versions": ("publish", "rollback", "store"),
     "Server": ("serve", "tokens", "status", "report"),
-    "Real-time models": (
-        "release", "releases", "rollout", "rollouts", "log", "parity", "advise", "simulate", "bento",
-    ),
+    "Real-time models": ("release", "log", "parity", "advise", "simulate"),
     "Streams": ("stream", "streams"),
     "Operation": ("alerts", "cost", "metrics", "lineage", "dagster", "migrate"),
-}  # fmt: skip
+}
 _SHOWN = {name for names in _SECTIONS.values() for name in names}
 SECTIONS = {**_SECTIONS, "More": tuple(name for name in COMMANDS if name not in _SHOWN)}
 """The commands as `forecache --help` shows them; without a plug-in, its commands are left out."""
@@ -75,6 +66,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input
     cls=LazyGroup,
     lazy=COMMANDS,
     sections=SECTIONS,
+    nested=GROUPS,
     context_settings=CONTEXT_SETTINGS,
     epilog=_EPILOG,
     invoke_without_command=True,
@@ -87,11 +79,6 @@ def cli(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-@click.group("simulate", cls=LazyGroup, lazy=find_commands("simulations"), context_settings=CONTEXT_SETTINGS)
-def simulate() -> None:
-    """Simulate what would happen, before it does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

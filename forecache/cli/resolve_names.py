@@ -109,7 +109,7 @@ def released_models(current: "Settings") -> list[str]:
 
 def nothing_released_error(name: str) -> NotFoundError:
     """The error for a real-time model without a release here."""
-    return NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")
+    return NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release build {name}`.")
 
 
 def resolve_served_names(current: "Settings", names: Sequence[str]) -> list[str]:

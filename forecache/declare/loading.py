@@ -153,7 +153,7 @@ def realtime_name_error(name: str) -> InputError:
     """The error for the name of a real-time model if something published is needed."""
     return InputError(
         f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
-        remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
+        remedy=f"Ask it, POST /v1/{name}; `forecache release list {name}` lists what answers.",
     )
 
 
@@ -184,7 +184,7 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     if not isinstance(found, Pipeline):
         raise InputError(
             f"{name!r} is a real-time model: it answers requests, and no as-of date of it is scored.",
-            remedy=f"`forecache releases {name}` lists what answers.",
+            remedy=f"`forecache release list {name}` lists what answers.",
         )
     return found
 

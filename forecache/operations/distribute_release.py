@@ -24,7 +24,7 @@ def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
         cause = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
         raise NotEverywhereError(
             f"{what} That is done here, but not in every replica of {pipeline}: {cause}",
-            remedy=f"Fix the cause, then run `forecache push {pipeline}`.",
+            remedy=f"Fix the cause, then run `forecache store push {pipeline}`.",
         ) from error
 
 

@@ -203,7 +203,7 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
     """
     folder = open_releases(settings, name)
     if not folder.root.is_dir() and read_lake_state(settings, name) is None:
-        raise NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")
+        raise NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release build {name}`.")
     with lock_releases(folder, action="rollback"):
         seen = read_local_state(folder)
         current, candidate = seen.pointer.current, seen.rollout
@@ -266,7 +266,7 @@ def _find_previous_release(settings: Settings, folder: ReleaseFolder, state: Rel
             return number
     raise NotFoundError(
         f"There is no release of {folder.name} before {current or 'the first'} to go back to.",
-        remedy=f"`forecache releases {folder.name}` lists those that are there.",
+        remedy=f"`forecache release list {folder.name}` lists those that are there.",
     )
 
 

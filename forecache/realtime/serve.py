@@ -78,7 +78,7 @@ class RealtimeExtension:
         awaited = context.catalog.partial.awaited_models - known
         if not awaited or self.failure or context.runtime.was_ready:
             return ""
-        return f"The reader waits until `forecache pull` has brought the release of {', '.join(sorted(awaited))}."
+        return f"The reader waits until `forecache store pull` has brought the release of {', '.join(sorted(awaited))}."
 
     def openapi_paths(self) -> dict[str, Any]:
         if self.models is None:

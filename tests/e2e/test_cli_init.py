@@ -61,7 +61,7 @@ def test_a_project_of_each_template_passes_its_tests_and_serves_its_demo(
     if template == "registered":
         assert answer["model"] == {"name": "returns_model", "version": 1}
     if template == "realtime":
-        assert "release" in run("forecache", "releases", "offer", cwd=folder)
+        assert "release" in run("forecache", "release", "list", "offer", cwd=folder)
     if template == "stream":
         found = json.loads(run("forecache", "get", "activity", "c0022", "--json", cwd=folder))
         assert found["value"]["orders_7d"] >= 0

@@ -60,7 +60,7 @@ def test_a_recommender_is_run_published_read_and_rolled_back(
     assert main(["publish", "offers", "--full", "--json"]) == 0
     assert main(["rollback", "offers"]) == 0
     assert "version 1 of offers" in capsys.readouterr().out
-    assert main(["versions", "offers", "--json"]) == 0
+    assert main(["store", "versions", "offers", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert main(["doctor"]) in (0, 1)
     assert "offers, offers_items in shelf_project" in capsys.readouterr().out

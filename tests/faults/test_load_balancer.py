@@ -42,7 +42,7 @@ def balancer(request: pytest.FixtureRequest) -> Balancer:
 
 
 def homes(folder: Path) -> list[Settings]:
-    """Homes of three replicas, each with stores and releases of its own, as after `forecache pull`."""
+    """Homes of three replicas, each with stores and releases of its own, as after `forecache store pull`."""
     found = [load_settings(home=folder / f"replica{number}") for number in range(3)]
     for settings in found:
         write_version(settings.store_path, "churn", churn_rows(100))

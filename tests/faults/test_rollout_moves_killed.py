@@ -121,7 +121,7 @@ def test_releases_are_listed_after_an_end_that_was_killed_and_nothing_is_changed
         settings, before = homes_in(base)[OURS], files_of(base)
         for name, value in (("HOME", settings.home_path), ("LAKE", settings.lake_uri)):
             monkeypatch.setenv(f"FORECACHE_{name}", str(value))
-        assert main(["releases", "payments"]) == 0
+        assert main(["release", "list", "payments"]) == 0
         assert "Rollout: release 3" in capsys.readouterr().out
         assert files_of(base) == before
 

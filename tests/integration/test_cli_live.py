@@ -127,7 +127,7 @@ def test_versions_diff_and_rollback_count_the_live_rows_above_each(
     writer.mark_verified(1)
     shown = text(capsys, "versions", "churn")
     assert f"live layer of the stream {STREAM}: 3 rows, up to version 1 of stream_{STREAM}, verified at 1" in shown
-    diff = answer(capsys, "diff", "churn", "1", "2")
+    diff = answer(capsys, "store", "diff", "churn", "1", "2")
     assert diff["live"]["above"] == {"1": 3, "2": 3}
     assert "3 keys have a row above version 2" in text(capsys, "diff", "churn", "1", "2")
     back = answer(capsys, "rollback", "churn", "--keep-model")

@@ -79,7 +79,7 @@ def test_publish_again_changes_nothing(capsys: pytest.CaptureFixture[str]) -> No
     answer(capsys, "publish", "churn", "--unchecked")
     again = answer(capsys, "publish", "churn", "--unchecked")
     assert again["skipped"] is True
-    assert [item["version"] for item in answer(capsys, "versions", "churn")] == [1]
+    assert [item["version"] for item in answer(capsys, "store", "versions", "churn")] == [1]
 
 
 @pytest.mark.usefixtures("two_versions")
@@ -111,7 +111,7 @@ def test_get_cuts_lists(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("two_versions")
 def test_rollback_serves_the_version_before_and_blocks_the_one_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "rollback", "churn")["version"] == 1
-    states = {item["version"]: item["state"] for item in answer(capsys, "versions", "churn")}
+    states = {item["version"]: item["state"] for item in answer(capsys, "store", "versions", "churn")}
     assert "current" in states[1]
     assert "blocked" in states[2]
     assert main(["rollback", "churn"]) == 3
@@ -124,13 +124,13 @@ def test_release_lets_a_blocked_version_be_published_and_rolled_back_to_again(
 ) -> None:
     answer(capsys, "rollback", "churn")
     assert main(["publish", "churn", "--unchecked"]) == 6
-    assert "forecache unblock churn 2" in capsys.readouterr().err
-    released = answer(capsys, "unblock", "churn", "2")
+    assert "forecache store unblock churn 2" in capsys.readouterr().err
+    released = answer(capsys, "store", "unblock", "churn", "2")
     assert (released["version"], released["state"]) == (2, [])
     assert answer(capsys, "rollback", "churn", "--to", "2")["version"] == 2
-    assert main(["unblock", "churn", "2"]) == 0
+    assert main(["store", "unblock", "churn", "2"]) == 0
     assert capsys.readouterr().out == "Version 2 of churn is not blocked.\n"
-    assert main(["unblock", "churn", "9"]) == 3
+    assert main(["store", "unblock", "churn", "9"]) == 3
 
 
 def served_by(remote: Path) -> int:
@@ -149,9 +149,9 @@ def test_a_remote_follows_rollback_release_pin_and_unpin(
     assert served_by(remote) == 2
     assert answer(capsys, "rollback", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
     (remote / "churn" / "CURRENT").unlink()
-    assert answer(capsys, "unblock", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
-    assert answer(capsys, "pin", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 2
-    assert answer(capsys, "unpin", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
+    assert answer(capsys, "store", "unblock", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 1
+    assert answer(capsys, "store", "pin", "churn", "2")["targets"]["remote"]["version"] == served_by(remote) == 2
+    assert answer(capsys, "store", "unpin", "churn")["targets"]["remote"]["version"] == served_by(remote) == 1
 
 
 @pytest.mark.usefixtures("two_versions")
@@ -164,10 +164,10 @@ def test_a_rollback_stands_where_the_remote_cannot_follow_and_push_mends_it(
     assert main(["rollback", "churn"]) == 7
     said = capsys.readouterr().err
     assert "That is done here, but not in every replica of churn" in said
-    assert "run `forecache push churn`" in said
+    assert "run `forecache store push churn`" in said
     assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
     remote.unlink()
-    assert answer(capsys, "push", "churn")[0]["version"] == served_by(remote) == 1
+    assert answer(capsys, "store", "push", "churn")[0]["version"] == served_by(remote) == 1
 
 
 def test_redis_follows_a_rollback_and_push_brings_it_up_again(
@@ -185,7 +185,7 @@ def test_redis_follows_a_rollback_and_push_brings_it_up_again(
         there = open_redis_store(load_settings(), "churn")
         assert there.snapshot().manifest.version == 1
         there.client.flushall()
-        pushed = answer(capsys, "push", "churn")
+        pushed = answer(capsys, "store", "push", "churn")
         assert [(row["target"], row["version"], row["loaded"]) for row in pushed] == [("redis", 1, 102)]
         assert there.snapshot().get(b"00001") is not None
         there.client.close()
@@ -193,22 +193,22 @@ def test_redis_follows_a_rollback_and_push_brings_it_up_again(
 
 @pytest.mark.usefixtures("two_versions")
 def test_pin_holds_a_version_until_unpin(capsys: pytest.CaptureFixture[str]) -> None:
-    answer(capsys, "pin", "churn", "1")
+    answer(capsys, "store", "pin", "churn", "1")
     assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
-    answer(capsys, "unpin", "churn")
+    answer(capsys, "store", "unpin", "churn")
     assert answer(capsys, "get", "churn", "00001")["store_version"] == 2
 
 
 @pytest.mark.usefixtures("two_versions")
 def test_versions_table_names_the_served_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["versions", "churn"]) == 0
+    assert main(["store", "versions", "churn"]) == 0
     (served,) = [line for line in capsys.readouterr().out.splitlines() if "served" in line]
     assert served.split()[0] == "2"
 
 
 @pytest.mark.usefixtures("two_versions")
 def test_diff_counts_keys_and_names_the_top_movers(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "diff", "churn", "1", "2")
+    found = answer(capsys, "store", "diff", "churn", "1", "2")
     assert {name: found[name] for name in ("changed", "added", "removed", "unchanged")} == {
         "changed": 1,
         "added": 1,
@@ -216,7 +216,7 @@ def test_diff_counts_keys_and_names_the_top_movers(capsys: pytest.CaptureFixture
         "unchanged": 101,
     }
     assert [(mover["key"], mover["change"]) for mover in found["top_movers"]] == [("00001", 0.5)]
-    assert main(["diff", "churn", "1", "2"]) == 0
+    assert main(["store", "diff", "churn", "1", "2"]) == 0
     assert "00001" in capsys.readouterr().out
 
 
@@ -231,15 +231,15 @@ def test_scores_that_drifted_too_far_are_not_published(capsys: pytest.CaptureFix
 def test_pushed_versions_are_pulled_by_a_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["push", "churn"]) == 2
+    assert main(["store", "push", "churn"]) == 2
     assert "FORECACHE_STORE_REMOTE" in capsys.readouterr().err
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
     answer(capsys, "publish", "churn", "--unchecked")
-    answer(capsys, "push", "churn")
+    answer(capsys, "store", "push", "churn")
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
-    assert [row["version"] for row in answer(capsys, "versions", "churn")] == [1]
+    assert [row["version"] for row in answer(capsys, "store", "versions", "churn")] == [1]
     assert Store(tmp_path / "replica" / "churn").pointer().current is None
-    assert answer(capsys, "pull", "churn")[0]["version"] == 1
+    assert answer(capsys, "store", "pull", "churn")[0]["version"] == 1
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "empty"))
     assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
     assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.25
@@ -250,7 +250,7 @@ def test_a_replica_goes_on_pulling_until_it_is_told_to_end(
 ) -> None:
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
     replica = Store(tmp_path / "replica" / "churn")
-    command = [sys.executable, "-m", "forecache.cli.main", "pull", "--every", "1"]
+    command = [sys.executable, "-m", "forecache.cli.main", "store", "pull", "--every", "1"]
     environment = {**os.environ, "FORECACHE_STORE": str(tmp_path / "replica")}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -270,9 +270,9 @@ def test_a_replica_goes_on_pulling_until_it_is_told_to_end(
         (["get", "churn", "00001", "--version", "9"], 3, "has no version 9"),
         (["publish", "churn", "--date", "1998-01-01"], 3, "1998-01-01"),
         (["publish", "nope"], 3, "There is no pipeline, recommender or feature view 'nope'"),
-        (["versions", "spend"], 3, "Nothing is published for spend"),
+        (["store", "versions", "spend"], 3, "Nothing is published for spend"),
         (["get", "spend", "00001"], 3, "Nothing is published for spend"),
-        (["pin", "churn", "9"], 3, "has no version 9"),
+        (["store", "pin", "churn", "9"], 3, "has no version 9"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(

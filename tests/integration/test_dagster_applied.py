@@ -143,12 +143,12 @@ def test_what_is_not_published_ends_with_its_predictions(shop: Settings, capsys:
         ("publish", "unpublished"),
         ("get", "unpublished", "ann"),
         ("explain", "unpublished", "ann"),
-        ("versions", "unpublished"),
-        ("pin", "unpublished", "1"),
-        ("unpin", "unpublished"),
+        ("store", "versions", "unpublished"),
+        ("store", "pin", "unpublished", "1"),
+        ("store", "unpin", "unpublished"),
         ("rollback", "unpublished"),
-        ("diff", "unpublished", "1", "2"),
-        ("push", "unpublished", "--remote", f"{shop.home_path}/remote"),
+        ("store", "diff", "unpublished", "1", "2"),
+        ("store", "push", "unpublished", "--remote", f"{shop.home_path}/remote"),
     ):
         assert "Pipeline 'unpublished' is not published" in said(capsys, *command), command
 

@@ -54,11 +54,11 @@ def test_rollback_promotion_pin_and_publish_are_told_on_the_assets(home: Setting
     promoted = events(home, "model_returns")[-1]
     assert promoted == observed | {"command": "forecache promote", "champion": 2, "reason": "it was right"}
 
-    assert main(["pin", "returns", "1"]) == 0
-    assert main(["unpin", "returns"]) == 0
+    assert main(["store", "pin", "returns", "1"]) == 0
+    assert main(["store", "unpin", "returns"]) == 0
     assert [event.get("pinned") for event in events(home, "published_returns")] == [None, 1, "none"]
 
-    assert main(["unblock", "returns", "2"]) == 0
+    assert main(["store", "unblock", "returns", "2"]) == 0
     assert main(["publish", "returns", "--unchecked"]) == 0
     published = events(home, "published_returns")[-1]
     assert (published["kind"], published["by"]) == ("AssetMaterialization", BY)

@@ -356,7 +356,7 @@ def test_a_sidecar_pulls_and_the_reader_that_does_not_wait_for_it_is_ready_once_
     spec = deployment("reader")["template"]["spec"]
     assert all(each["restartPolicy"] == "Always" for each in spec["initContainers"])
     [pull] = [each for each in spec["initContainers"] if each["name"] == "pull"]
-    assert pull["command"] == ["forecache", "pull", "--every", "30"]
+    assert pull["command"] == ["forecache", "store", "pull", "--every", "30"]
     [reader] = spec["containers"]
     assert variables_of(reader)["FORECACHE_READER_WAITS_FOR_ALL"] == "true"
     assert mounts_of(pull)["home"] == mounts_of(reader)["home"]

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -127,10 +128,67 @@ def test_commands_in_blocks_and_in_the_text_exist_with_their_options(page: Path)
             require_command(words[1:], line)
 
 
+CODE = ("forecache", "assets", "jobs", "resources", "dagster_project", "examples", "benchmarks", "scripts", "tests")
+OTHERS = ("*.sh", "*.yml", "*.yaml", "*.md", "*.toml", "*.json", "Makefile", "Containerfile*", "*.tpl", "*.txt")
+
+
+def test_commands_that_the_code_names_exist_with_their_options() -> None:
+    """The remedies of messages, the examples of `--help`, and the commands that a process is started with."""
+    for file in sorted(path for folder in CODE for path in (PROJECT_ROOT / folder).rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        for line in [*commands_in_strings(tree), *started_commands(tree)]:
+            require_command(line.split()[1:], f"{file.relative_to(PROJECT_ROOT)}: {line}")
+
+
+def commands_in_strings(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        text = "".join(
+            part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "VALUE"
+            for part in parts
+            if isinstance(part, ast.Constant | ast.FormattedValue)
+        )
+        yield from re.findall(r"`(forecache [a-z][^`]*)`", text)
+        if isinstance(node, ast.keyword) and node.arg == "examples":
+            texts = [str(each.value) for each in ast.walk(node.value) if isinstance(each, ast.Constant)]
+            yield from re.findall(r"^ *(forecache [a-z][^#|>\n]*)", "".join(texts), re.MULTILINE)
+
+
+def started_commands(tree: ast.AST) -> Iterator[str]:
+    """Arguments such as `[python, "-m", "forecache.cli.main", "store", "pull", name]`; only constants are known."""
+    for node in ast.walk(tree):
+        given = node.elts if isinstance(node, ast.List | ast.Tuple) else node.args if isinstance(node, ast.Call) else []
+        words = [str(each.value) if isinstance(each, ast.Constant) else "VALUE" for each in given]
+        if "-m" in words and "forecache.cli.main" in words[:-1]:
+            arguments = words[words.index("forecache.cli.main") + 1 :]
+            if arguments[0] != "VALUE":
+                yield " ".join(["forecache", *arguments])
+
+
+def test_commands_that_scripts_templates_and_deployments_run_exist_with_their_options() -> None:
+    files = subprocess.run(
+        ["git", "ls-files", "--", *OTHERS], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    found = 0
+    for name in files:
+        text = (PROJECT_ROOT / name).read_text()
+        lines = re.findall(r"`(forecache [a-z][^`|\n]*)`", text)
+        lines += re.findall(r"(?:/|^ *|[;&(] *|\bexec |- )(forecache [a-z][^;&|#)\n\\`]*)", text, re.MULTILINE)
+        lines += [re.sub(r"[,\"' ]+", " ", line) for line in re.findall(r"\[(forecache, [a-z][^\]{]*)", text)]
+        found += len(lines)
+        for line in lines:
+            require_command(re.split(r"[\"'$]", line)[0].split()[1:], f"{name}: {line}")
+    assert found > 100
+
+
 def require_command(words: list[str], line: str) -> None:
     """Whether the words are a command and options that it has."""
     command: click.Command = cli
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    while (
+        isinstance(command, click.Group)
+        and words
+        and (isinstance(command, DefaultGroup) or not words[0].startswith("-"))
+    ):
         context = click.Context(command)
         found = command.get_command(context, words[0])
         if found is None and isinstance(command, DefaultGroup):  # such as `models churn` for `models list churn`

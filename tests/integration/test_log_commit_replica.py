@@ -21,7 +21,7 @@ def test_a_committer_that_starts_before_the_first_pull_waits_for_the_rows_of_its
         stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    assert "Waiting for rows of search, a model that `forecache pull` may bring here" in process.stderr.readline()
+    assert "Waiting for rows of search, a model that `forecache store pull` may bring here" in process.stderr.readline()
     spool(replica, [["a", "b"]], arrived_us=int(time.time() * 1e6)).close()
     _, said = process.communicate(timeout=60)  # its input ends, and it commits what is left
     assert process.returncode == 0, said

@@ -424,11 +424,11 @@ def test_the_command_line_says_that_a_pin_set_meanwhile_stays(
     shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_short(shell, "begun", monkeypatch)
-    assert main(["pin", "returns", "2"]) == 0
+    assert main(["store", "pin", "returns", "2"]) == 0
     capsys.readouterr()
     assert main(["rollback", "returns"]) == 0
     said = capsys.readouterr().out
-    assert "Version 2 was pinned meanwhile and stays pinned: `forecache unpin returns` serves version 1." in said
+    assert "Version 2 was pinned meanwhile and stays pinned: `forecache store unpin returns` serves version 1." in said
     assert "Served now: version 2 of returns" in said
 
 

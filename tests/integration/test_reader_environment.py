@@ -94,7 +94,7 @@ def test_a_reader_of_its_own_environment_pulls_and_serves(
         return done.stdout.strip()
 
     token = run("tokens", "create", "test", "--scope", "churn", "--scope", "ranking")
-    pulled = [row["pipeline"] for row in json.loads(run("pull", "--json"))]
+    pulled = [row["pipeline"] for row in json.loads(run("store", "pull", "--json"))]
     assert sorted(pulled) == ["churn", "household", "product", "ranking", "spend"]
     port = free_port()
     process = subprocess.Popen(

@@ -186,7 +186,7 @@ def test_a_damaged_version_is_at_the_top_with_its_remedy(tmp_path: Path) -> None
         assert eventually(lambda: status(reader)["versions"][0]["state"] == "fallback")
         found = status(reader)
         assert found["attention"][0]["what"] == "Version 2 of churn is damaged, so version 1 is served instead."
-        assert "forecache verify" in found["attention"][0]["remedy"]
+        assert "forecache store verify" in found["attention"][0]["remedy"]
         assert "Needs attention" in httpx.get(f"{reader.url}/status").text
         assert str(tmp_path) not in httpx.get(f"{reader.url}/status.json").text
 

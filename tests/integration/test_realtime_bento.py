@@ -1,4 +1,4 @@
-"""`forecache bento`, and the real BentoML serving what it wrote."""
+"""`forecache release bento`, and the real BentoML serving what it wrote."""
 
 import json
 import subprocess
@@ -79,7 +79,7 @@ def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Pat
     )  # fmt: skip
     release = write_bento(settings, "card_fraud", tmp_path / "bento")
     model = BentoModel(tmp_path / "bento" / "card_fraud" / "releases" / "00000001", settings.store_path)
-    none = "The view household has no published version here.*none in Redis or.*`forecache pull household` brings"
+    none = "The view household has no published version here.*none in Redis or.*`forecache store pull household` brings"
     with pytest.raises(UnavailableError, match=none):
         model.ask({"household_id": 1})
     write_views(settings)
@@ -140,14 +140,14 @@ def test_a_replica_of_a_remote_serves_it(
     monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica"))
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", (tmp_path / "remote").as_uri())
     replica = load_settings()
-    assert main(["pull", "ranking"]) == 0
+    assert main(["store", "pull", "ranking"]) == 0
     folder = tmp_path / "bento"
     capsys.readouterr()
-    assert main(["bento", "ranking", str(folder), "--json"]) == 0
+    assert main(["release", "bento", "ranking", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["views_not_here"] == ["household", "product"]
-    assert main(["bento", "ranking", str(folder)]) == 0
+    assert main(["release", "bento", "ranking", str(folder)]) == 0
     assert "No version here of household, product. A BentoML service reads" in capsys.readouterr().out
-    assert main(["pull"]) == 0
+    assert main(["store", "pull"]) == 0
     assert missing_views(replica, read_release(open_releases(replica, "ranking"), 1)) == []
     request = json.loads(a_request(products=("a", "b", "unknown")))
     models = [
@@ -184,14 +184,14 @@ def test_the_folder_is_written_again_and_nothing_else_is_replaced(
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
     make_release(settings)
     folder = tmp_path / "services" / "ranking"
-    assert main(["bento", "ranking", str(folder)]) == 0
+    assert main(["release", "bento", "ranking", str(folder)]) == 0
     assert "Release 1 of ranking is a BentoML service" in capsys.readouterr().out
     assert "onnxruntime==" in (folder / "requirements.txt").read_text()
     make_release(settings, version=2)
-    assert main(["bento", "ranking", str(folder), "--json"]) == 0
+    assert main(["release", "bento", "ranking", str(folder), "--json"]) == 0
     assert '"release": 2' in capsys.readouterr().out
     assert [path.name for path in (folder / "ranking" / "releases").iterdir()] == ["00000002"]
-    assert main(["bento", "ranking", str(folder), "--release", "1"]) == 0
+    assert main(["release", "bento", "ranking", str(folder), "--release", "1"]) == 0
     assert [path.name for path in folder.parent.iterdir()] == ["ranking"]
 
     with pytest.raises(NotFoundError):

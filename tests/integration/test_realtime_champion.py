@@ -86,7 +86,7 @@ def test_the_champion_answers_until_it_is_rolled_back(
     assert "Release 1 of search answers now: model search 1 (models:/search/1)." in capsys.readouterr().out
     assert read_pointer(folder).current == 1
     assert release_model(champions, search).skipped
-    assert main(["releases", "search", "--json"]) == 0
+    assert main(["release", "list", "search", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["model_version"], row["state"]) for row in listed] == [(2, 2, []), (1, 1, ["current"])]
 

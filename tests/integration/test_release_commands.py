@@ -29,7 +29,7 @@ def test_a_release_without_its_description_is_damaged_and_a_current_one_that_is_
     in_lake = Path(settings.lake_uri) / ".realtime/payments/releases"
     for gone in (folder.release(2), in_lake / "00000002"):
         (gone / "release.json").unlink()
-    assert [bool(row["problem"]) for row in answer("releases", "payments")] == [False, True, False]
+    assert [bool(row["problem"]) for row in answer("release", "list", "payments")] == [False, True, False]
     found = verify_releases(settings, ["payments"])
     assert [(each.version, bool(each.problem)) for each in found] == [
         (None, False), (1, False), (2, True), (3, False),
@@ -59,27 +59,28 @@ def answer(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_the_command_line_releases_lists_goes_back_and_verifies(
     answer: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "Nothing is released of payments. Run `forecache release payments`" in answer("releases", "payments", code=3)
-    assert "There is no real-time model 'none'" in answer("releases", "none", code=3)
-    assert answer("release", "payments")["details"]["release"] == 1
-    assert answer("release", "payments")["skipped"]
+    said = answer("release", "list", "payments", code=3)
+    assert "Nothing is released of payments. Run `forecache release build payments`" in said
+    assert "There is no real-time model 'none'" in answer("release", "list", "none", code=3)
+    assert answer("release", "build", "payments")["details"]["release"] == 1
+    assert answer("release", "build", "payments")["skipped"]
     release_model(settings, changed(deadline_ms=20.0))
-    (second, first) = answer("releases", "payments")
+    (second, first) = answer("release", "list", "payments")
     assert (second["release"], second["state"], second["runtime"]) == (2, ["current"], "function")
     assert (first["release"], first["state"]) == (1, [])
     assert answer("rollback", "payments", "--reason", "slow") == {
         "name": "payments", "release": 1, "rolled_back": [2]
     }  # fmt: skip
-    assert [row["state"] for row in answer("releases", "payments")] == [["rolled back"], ["current"]]
-    verified = [(item["version"], item["problem"]) for item in answer("verify")["versions"]]
+    assert [row["state"] for row in answer("release", "list", "payments")] == [["rolled back"], ["current"]]
+    verified = [(item["version"], item["problem"]) for item in answer("store", "verify")["versions"]]
     assert verified == [(None, ""), (1, ""), (2, "")]
     remote = tmp_path / "remote"
-    (pushed,) = [row for row in answer("push", "--remote", str(remote)) if "skipped" not in row]
+    (pushed,) = [row for row in answer("store", "push", "--remote", str(remote)) if "skipped" not in row]
     assert (pushed["pipeline"], pushed["version"]) == ("payments", 1)
     monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica"))
-    (pulled,) = answer("pull", "--remote", str(remote))
+    (pulled,) = answer("store", "pull", "--remote", str(remote))
     assert (pulled["pipeline"], pulled["version"], pulled["moved"]) == ("payments", 1, True)
-    assert answer("pull", "payments", "--remote", str(remote))[0]["moved"] is False
+    assert answer("store", "pull", "payments", "--remote", str(remote))[0]["moved"] is False
 
 
 def test_the_command_line_says_what_it_did(
@@ -88,18 +89,18 @@ def test_the_command_line_says_what_it_did(
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
     release_model(settings, changed(deadline_ms=20.0))
-    assert main(["release", "payments"]) == 0
+    assert main(["release", "build", "payments"]) == 0
     assert "Release 2 of payments answers now: model payments 1 (function asked_project" in capsys.readouterr().out
     assert main(["rollback", "payments"]) == 0
     assert "Release 1 of payments answers now." in capsys.readouterr().out
-    assert main(["release", "payments"]) == 6
+    assert main(["release", "build", "payments"]) == 6
     assert "those of release 2, which was rolled back" in capsys.readouterr().err
-    assert main(["release", "payments", "--again"]) == 0
-    assert main(["releases", "payments"]) == 0
+    assert main(["release", "build", "payments", "--again"]) == 0
+    assert main(["release", "list", "payments"]) == 0
     assert "rolled back" in capsys.readouterr().out
     file = open_releases(settings, "payments").release(3) / "code" / "asked_project" / "scales.py"
     file.write_bytes(file.read_bytes()[:-1])
-    assert main(["verify"]) == 6
+    assert main(["store", "verify"]) == 6
     assert "payments 3" in capsys.readouterr().err
 
 

@@ -142,7 +142,7 @@ def test_a_damaged_pointer_is_read_from_its_copy_and_both_can_be_had_again(setti
             folder.pointer.write_bytes(torn)
             assert read_pointer(folder) == known
         folder.pointer_copy.write_bytes(b"{}")
-        with pytest.raises(DamagedError, match=r"CURRENT and .*CURRENT\.copy.*`forecache pull --verify`"):
+        with pytest.raises(DamagedError, match=r"CURRENT and .*CURRENT\.copy.*`forecache store pull --verify`"):
             read_pointer(folder)
     with pytest.raises(DamagedError):
         pull_releases(there, remote)

@@ -1,4 +1,4 @@
-"""`forecache release` with a rollout declared: when one begins, what the commands show, and how replicas get it."""
+"""`forecache release build` with a rollout declared: when one begins, what commands show, and how replicas get it."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def test_a_rollout_that_is_added_is_said_to_be_of_the_next_release_and_what_it_c
 
     def said(declared: Realtime) -> str:
         monkeypatch.setattr(pipeline, "load_realtime", lambda *_: declared)
-        assert main(["release", "payments"]) == 0
+        assert main(["release", "build", "payments"]) == 0
         return " ".join(capsys.readouterr().out.split())
 
     assert "answers now" in said(replace(FIRST, rollout=None))
@@ -203,19 +203,19 @@ def test_the_commands_show_and_move_it(
     begun: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(begun.home_path))
-    assert main(["releases", "payments"]) == 0
+    assert main(["release", "list", "payments"]) == 0
     shown = capsys.readouterr().out
     assert "rolled out" in shown
     assert "A/A at 0.5 of the keys" in shown
-    assert main(["rollouts", "--once"]) == 0
+    assert main(["release", "rollouts", "--once"]) == 0
     assert "without requests nothing moves on" in capsys.readouterr().out
-    assert main(["rollout", "pause", "payments", "--reason", "a sale"]) == 0
-    assert main(["rollout", "pause", "payments"]) == 4
-    assert main(["rollout", "resume", "payments"]) == 0
-    assert main(["rollout", "return", "payments", "--reason", "complaints"]) == 0
+    assert main(["release", "pause", "payments", "--reason", "a sale"]) == 0
+    assert main(["release", "pause", "payments"]) == 4
+    assert main(["release", "resume", "payments"]) == 0
+    assert main(["release", "return", "payments", "--reason", "complaints"]) == 0
     assert "returned. complaints" in capsys.readouterr().out
-    assert main(["rollout", "finish", "payments"]) == 3
-    assert main(["releases", "payments", "--json"]) == 0
+    assert main(["release", "finish", "payments"]) == 3
+    assert main(["release", "list", "payments", "--json"]) == 0
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["state"], bool(row["rollout"])) for row in rows] == [
         (2, ["rolled back"], True), (1, ["current"], False),

@@ -366,7 +366,8 @@ def test_a_home_with_another_store_than_the_remote_publishes_only_if_told(
     pull(replica, remote)
     before = {name: remote.read(name) for name in remote.names("churn")}
     for act in (lambda: publish(other_home, churn()), lambda: push(open_store(alone, "churn"), remote)):
-        with pytest.raises(ConflictError, match=r"another store of churn.*`forecache pull churn`.*--replace-remote"):
+        told = r"another store of churn.*`forecache store pull churn`.*--replace-remote"
+        with pytest.raises(ConflictError, match=told):
             act()
     assert {name: remote.read(name) for name in remote.names("churn")} == before
     replaced = publish(other_home, churn(), replace_remote=True).details

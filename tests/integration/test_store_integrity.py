@@ -105,7 +105,7 @@ def test_a_replica_that_pinned_a_version_of_the_store_before_keeps_it_until_it_i
         shutil.rmtree(lost)
     publish(settings, churn())
     push(open_store(settings, "churn"), remote)
-    with pytest.raises(ConflictError, match=r"Version 2 of churn is pinned here.*forecache unpin churn"):
+    with pytest.raises(ConflictError, match=r"Version 2 of churn is pinned here.*forecache store unpin churn"):
         pull(replica, remote)
     assert content(replica) == {**OLD, **CHANGED}
     replica.unpin()
@@ -263,21 +263,21 @@ def test_verify_and_doctor_name_what_is_damaged(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
-    assert main(["verify", "churn", "--content", "--json"]) == 0
+    assert main(["store", "verify", "churn", "--content", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ok"]
     assert [(item["version"], item["rows"]) for item in found["versions"]] == [(None, 0), (1, 300), (2, 301)]
     assert check_stores(settings).state == "ok"
     flip(the(store, "segments/*-delta-*/000.mdb"))
-    assert main(["verify", "--json"]) == 6
+    assert main(["store", "verify", "--json"]) == 6
     problems = [item["problem"] for item in json.loads(capsys.readouterr().out)["versions"]]
     assert [bool(problem) for problem in problems] == [False, False, True]
-    assert main(["verify"]) == 6
+    assert main(["store", "verify"]) == 6
     assert "churn 2. The file" in " ".join(capsys.readouterr().err.split())
     assert check_stores(settings).state == "ok", "sizes alone, at every call"
     with pytest.raises(DamagedStoresError, match="is damaged"):
         check_bytes(settings)
-    assert main(["verify", "nope"]) == 3
+    assert main(["store", "verify", "nope"]) == 3
 
 
 def test_doctor_names_every_store_of_which_a_file_is_lost(settings: Settings, store: Store) -> None:
@@ -331,14 +331,14 @@ def test_one_pipeline_that_nothing_is_published_for_keeps_no_other_from_travelli
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
     for command in ("push", "pull"):
-        assert main([command, "--json"]) == 0
+        assert main(["store", command, "--json"]) == 0
         rows = {row["pipeline"]: row for row in json.loads(capsys.readouterr().out)}
         assert rows["churn"]["version"] == 2
         # A replica pulls what the remote serves, a publisher pushes what is declared.
         assert ("skipped" in rows.get("spend", {})) == (command == "push")
-        assert main([command]) == 0
+        assert main(["store", command]) == 0
         assert ("Skipped: " in capsys.readouterr().err) == (command == "push")
-        assert main([command, "spend"]) == 3
+        assert main(["store", command, "spend"]) == 3
         capsys.readouterr()
         monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
     # One that is broken fails the command, after the others went through.
@@ -352,7 +352,7 @@ def test_one_pipeline_that_nothing_is_published_for_keeps_no_other_from_travelli
     publish(settings, churn())
     push(open_store(settings, "churn"), open_remote(str(tmp_path / "remote"), {}))
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
-    assert main(["pull"]) == 7
+    assert main(["store", "pull"]) == 7
     assert "Done for: churn." in " ".join(capsys.readouterr().err.split())
     assert Store(tmp_path / "replica" / "churn").pointer().current == 3
 
@@ -363,14 +363,14 @@ def test_a_version_that_is_lost_here_comes_from_the_remote_and_one_that_is_lost_
 ) -> None:  # fmt: skip
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
     monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
-    assert main(["push"]) == 0
+    assert main(["store", "push"]) == 0
     content = store.layout.manifest(2).read_bytes()
     store.layout.manifest(2).unlink()
-    assert main(["push"]) == 0
+    assert main(["store", "push"]) == 0
     assert store.layout.manifest(2).read_bytes() == content
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
     (tmp_path / "remote" / "churn" / "versions" / "00000002.json").unlink()
-    assert main(["pull"]) == 3
+    assert main(["store", "pull"]) == 3
     assert "The remote has no file churn/versions/00000002.json" in " ".join(capsys.readouterr().err.split())
 
 

@@ -1,4 +1,4 @@
-"""The real BentoML, in its own environment, serving what `forecache bento` wrote."""
+"""The real BentoML, in its own environment, serving what `forecache release bento` wrote."""
 
 import os
 import signal

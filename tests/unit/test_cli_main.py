@@ -16,6 +16,7 @@ import pytest
 
 from forecache.base import errors
 from forecache.base.settings import load_settings
+from forecache.cli import groups
 from forecache.cli import main as cli
 from forecache.cli.base import DateParam
 from forecache.cli.commands import run as run_commands
@@ -42,8 +43,7 @@ GROUPS = {
     "stream": ("run", "tail"),
     "tokens": ("create", "list", "revoke"),
     "models": ("list", "diff", "evaluate", "reject", "rollback"),
-    "rollout": ("pause", "resume", "return", "finish"),
-    "simulate": ("autoscale", "rollout"),
+    **groups.GROUPS,
 }
 NAMES = sorted({*cli.COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)} - {*GROUPS})
 
@@ -307,6 +307,6 @@ def test_the_script_of_a_shell_completes_commands_and_declared_names(
     script = capsys.readouterr().out
     assert f"_FORECACHE_COMPLETE={shell}_complete" in script
     program = Path(sys.executable).with_name("forecache")
-    asked = {"_FORECACHE_COMPLETE": "bash_complete", "COMP_WORDS": "forecache versions ch", "COMP_CWORD": "2"}
+    asked = {"_FORECACHE_COMPLETE": "bash_complete", "COMP_WORDS": "forecache store versions ch", "COMP_CWORD": "3"}
     done = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True, check=False)
     assert done.stdout.split(",")[-1].strip() == "churn", done.stderr

@@ -34,12 +34,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     [
         *(
             (command, "producz", f"{PUBLISHED} 'producz'. Did you mean 'product'? {DECLARED}.")
-            for command in ("publish NAME", "versions NAME", "diff NAME 1 2", "get NAME 7", "pin NAME 1", "unpin NAME",
-                            "unblock NAME 1")
+            for command in ("publish NAME", "store versions NAME", "store diff NAME 1 2", "get NAME 7",
+                            "store pin NAME 1", "store unpin NAME", "store unblock NAME 1")
         ),
         *(
             (command, "rankinq", f"{ALL} 'rankinq'. Did you mean 'ranking'? {DECLARED}, payments, search, ranking.")
-            for command in ("push NAME", "push NAME --remote REMOTE", "rollback NAME", "explain NAME 7")
+            for command in ("store push NAME", "store push NAME --remote REMOTE", "rollback NAME", "explain NAME 7")
         ),
         ("run NAME", "serch", f"{ALL} 'serch'. Did you mean 'search'? {DECLARED}, payments, search."),
         *(
@@ -54,17 +54,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
                 command, "rankinq", f"{MODEL} 'rankinq'. Did you mean 'ranking'? Those in asked_project: payments, "
                 "search, ranking.",
             )
-            for command in ("releases NAME", "rollouts NAME --once", "rollout return NAME", "bento NAME", "advise NAME",
-                            "parity NAME", "log show NAME", "log commit NAME --once", "log commit search NAME --once")
+            for command in ("release list NAME", "release rollouts NAME --once", "release return NAME",
+                            "release bento NAME", "advise NAME", "parity NAME", "log show NAME",
+                            "log commit NAME --once", "log commit search NAME --once")
         ),
-        ("release NAME", "paymentz", f"{MODEL} 'paymentz'. Did you mean 'payments'? Those in asked_project: payments, "
-                                     "search."),
-        ("pull NAME", "rankinq", "The remote serves nothing for rankinq. Those in the remote: none. Else publish and "
-                                 "push first."),
-        ("verify NAME", "rankinq", "There is no store or release 'rankinq'. Did you mean 'ranking'? Those in "),
-        ("push NAME", "payments", "Nothing is released of payments. Run `forecache release payments`."),
-        ("rollback NAME", "payments", "Nothing is released of payments. Run `forecache release payments`."),
-        ("bento NAME", "payments", "Nothing is released of payments. Run `forecache release payments`."),
+        ("release build NAME", "paymentz", f"{MODEL} 'paymentz'. Did you mean 'payments'? Those in asked_project: "
+                                           "payments, search."),
+        ("store pull NAME", "rankinq", "The remote serves nothing for rankinq. Those in the remote: none. Else publish "
+                                       "and push first."),
+        ("store verify NAME", "rankinq", "There is no store or release 'rankinq'. Did you mean 'ranking'? Those in "),
+        ("store push NAME", "payments", "Nothing is released of payments. Run `forecache release build payments`."),
+        ("rollback NAME", "payments", "Nothing is released of payments. Run `forecache release build payments`."),
+        ("release bento NAME", "payments", "Nothing is released of payments. Run `forecache release build payments`."),
     ],
 )  # fmt: skip
 def test_an_unknown_name_is_told_with_all_that_was_looked_for(
@@ -83,11 +84,11 @@ def test_the_log_of_a_model_that_only_the_spool_knows_is_committed(home: Setting
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("command", ["publish", "versions", "get"])
+@pytest.mark.parametrize("command", ["publish", "store versions", "get"])
 def test_a_model_that_is_released_here_and_not_declared_is_known_as_one(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, "ranking", *(["7"] if command == "get" else [])]) == InputError.exit_code
+    assert main([*command.split(), "ranking", *(["7"] if command == "get" else [])]) == InputError.exit_code
     assert "'ranking' is a real-time model: its answers are made when it is asked" in capsys.readouterr().err
 
 
@@ -95,12 +96,12 @@ def test_push_and_pull_by_name_bring_a_model_whether_it_is_declared_or_not(
     home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_release(home, name="payments")
-    assert main(["push", "ranking", "payments"]) == 0
+    assert main(["store", "push", "ranking", "payments"]) == 0
     remote = LocalFolder(tmp_path / "remote")
     for name in ("ranking", "payments"):
         assert push_releases(open_releases(home, name), remote)["files"] == 0  # it is there
     monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "replica"))
     capsys.readouterr()
-    assert main(["pull", "rankinq", "ranking"]) == NotFoundError.exit_code
+    assert main(["store", "pull", "rankinq", "ranking"]) == NotFoundError.exit_code
     assert "Did you mean 'ranking'? Those in the remote: payments, ranking." in capsys.readouterr().err
     assert open_releases(load_settings(), "ranking").numbers() == [1]

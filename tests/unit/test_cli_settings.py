@@ -100,7 +100,7 @@ def test_a_setting_that_is_no_json_is_named_and_exits_with_2(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "{a")
-    for command in (["settings"], ["versions", "churn"]):
+    for command in (["settings"], ["store", "versions", "churn"]):
         assert main(command) == 2
         assert f"{variable} is no JSON: " in capsys.readouterr().err
     assert f"{variable} is no JSON: " in run_checks()[0].found

@@ -75,7 +75,7 @@ def test_a_fallback_whose_store_is_in_redis_is_left_out_and_says_so_once(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert "The fallback that reads users is left out: this reader has that store in Redis" in told[0]
-    assert "`forecache pull users`" in told[0]
+    assert "`forecache store pull users`" in told[0]
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_a_project_with_a_wrong_transform_is_refused_before_anything_starts(
         **os.environ, "FORECACHE_PROJECT": "tried", "FORECACHE_HOME": str(tmp_path / "home"),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)]),
     }  # fmt: skip
-    for command in (["run", "paid"], ["release", "paid"]):
+    for command in (["run", "paid"], ["release", "build", "paid"]):
         program = (
             "import sys\nfrom forecache.cli.main import main\n"
             f"code = main({command!r})\n"

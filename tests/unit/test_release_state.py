@@ -129,7 +129,7 @@ def test_a_state_that_is_gone_or_damaged_is_said_and_made_again_by_a_release(hom
     file, before = Path(ours.lake_uri) / f".realtime/{NAME}/STATE", answers(ours)
     file.write_bytes(file.read_bytes()[:100])
     for home in (ours, other):
-        with pytest.raises(DamagedError, match=r"STATE is damaged.+Remove it; the next `forecache release`"):
+        with pytest.raises(DamagedError, match=r"STATE is damaged.+Remove it; the next `forecache release build`"):
             advance_rollout(home, NAME)
     file.unlink()
     with pytest.raises(UnavailableError, match="has no releases of ranking, so nothing is changed"):

@@ -86,27 +86,27 @@ def test_a_pull_takes_nothing_back_that_could_not_be_pushed(
     else:
         begin(ours)
 
-    def run(settings: Settings, command: str) -> None:
+    def run(settings: Settings, *command: str) -> None:
         for name, value in (("HOME", settings.home_path), ("STORE_REMOTE", settings.store_remote)):
             monkeypatch.setenv(f"FORECACHE_{name}", str(value))
-        assert main([command, *names]) == 0
+        assert main([*command, *names]) == 0
 
-    run(ours, "push")
+    run(ours, "store", "push")
     old = answers(ours)
     with away(str(remote)), pytest.raises(NotEverywhereError):
         roll_back_release(ours, NAME) if action == "rollback" else apply_manual_action(ours, NAME, action, "seen")
     new = answers(ours)
     assert new != old
-    run(replica, "pull")
+    run(replica, "store", "pull")
     assert answers(replica) == old
     with away(ours.lake_uri):
-        run(ours, "pull")
+        run(ours, "store", "pull")
         assert f"Nothing was pulled of {NAME}, to take nothing back" in " ".join(capsys.readouterr().err.split())
     assert answers(ours) == new
     assert on_remote(ours) == old
-    run(ours, "pull")
+    run(ours, "store", "pull")
     assert answers(ours) == on_remote(ours) == new
-    run(replica, "pull")
+    run(replica, "store", "pull")
     assert answers(replica) == new
 
 

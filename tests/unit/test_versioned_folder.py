@@ -81,7 +81,7 @@ def test_a_pointer_that_is_lost_or_damaged_is_read_from_its_copy_and_written_aga
 def test_a_pointer_and_a_copy_that_are_both_damaged_are_named_with_a_remedy(kind: Kind) -> None:
     for path in (kind.folder.pointer, kind.folder.pointer_copy):
         path.write_bytes(path.read_bytes().replace(b'"current": 5', b'"current": 4'))
-    with pytest.raises(DamagedError, match=r"CURRENT and its copy .*CURRENT\.copy.*`forecache pull --verify`"):
+    with pytest.raises(DamagedError, match=r"CURRENT and its copy .*CURRENT\.copy.*`forecache store pull --verify`"):
         read_pointer(kind.folder)
     with lock_versions(kind.folder, action="test"):
         pass  # as a pull that verifies, which replaces both

@@ -1,4 +1,4 @@
-"""Exchange of versions with other machines: `push`, `pull`."""
+"""Exchange of versions with other machines: `store push`, `store pull`."""
 
 import signal
 import threading
@@ -174,7 +174,7 @@ def _show(rows: list[dict[str, Any]], where: str) -> None:
     show_table(("pipeline", where, "files", "travelled"), cells, right=(where, "files", "travelled"))
 
 
-@command("push", examples="forecache push churn\nforecache push --remote s3://bucket/store")
+@command("push", examples="forecache store push churn\nforecache store push --remote s3://bucket/store")
 @_PIPELINES
 @_REMOTE
 def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
@@ -198,7 +198,14 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
         _show(rows, "served by the remote now")
 
 
-@command("pull", examples="forecache pull churn\nforecache pull --remote s3://bucket/store\nforecache pull --every 30")
+@command(
+    "pull",
+    examples="""
+    forecache store pull churn
+    forecache store pull --remote s3://bucket/store
+    forecache store pull --every 30
+    """,
+)
 @_PIPELINES
 @_REMOTE
 @click.option("--verify", is_flag=True, help="Also read the files that are here already, and fetch damaged ones again.")

@@ -189,7 +189,8 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
         except (NotFoundError, SettingsError) as error:  # on a replica there may be no project
             if once or not current.store_remote:
                 raise
-            click.echo(f"Waiting for rows of {name}, a model that `forecache pull` may bring here. {error}", err=True)
+            awaited = f"Waiting for rows of {name}, a model that `forecache store pull` may bring here."
+            click.echo(f"{awaited} {error}", err=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     stop = stop_event(until_input_ends=until_input_ends)
     if once:

@@ -1,4 +1,4 @@
-"""Releases of real-time models: `release`, `releases`, and the rollback to an earlier release."""
+"""Releases of real-time models: `release build`, `release list`, and the rollback to an earlier release."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,20 @@ ASSET = "released_"
 
 
 @command(
-    "release",
-    examples="forecache release search\nforecache release search --again\nforecache release search --watch\n"
-    "forecache release search --now",
+    "build",
+    examples="""
+    forecache release build search
+    forecache release build search --again
+    forecache release build search --watch
+    forecache release build search --now
+    """,
 )
 @_NAME
 @click.option("--again", is_flag=True, help="Release also what was rolled back, or returned by a rollout.")
 @click.option("--now", is_flag=True, help="Let it answer all requests at once, without the rollout that is declared.")
-@click.option("--watch", is_flag=True, help="Move its rollout on until that is over, as `forecache rollouts` does.")
+@click.option(
+    "--watch", is_flag=True, help="Move its rollout on until it is over, as `forecache release rollouts` does."
+)
 @click.option(
     "--every",
     type=click.FloatRange(min=0.1),
@@ -43,7 +49,7 @@ ASSET = "released_"
     show_default=True,
     help="Seconds between two looks, with --watch.",
 )
-def release(name: str, again: bool, now: bool, watch: bool, every: float) -> None:
+def build(name: str, again: bool, now: bool, watch: bool, every: float) -> None:
     """Release the real-time model NAME: champion, transform and feature contracts, which answer requests as one unit.
 
     Where the current release is of the same model and declaration, nothing is done. Readers on this machine take the
@@ -64,7 +70,7 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
     if "rolled_back" in result.details:
         raise CheckError(
             f"The champion and the declaration of {name} are those of release {number}, which was rolled back.",
-            remedy=f"`forecache release {name} --again` releases them all the same.",
+            remedy=f"`forecache release build {name} --again` releases them all the same.",
         )
     if not result.skipped:
         show_in_dagster(current, f"{ASSET}{name}", dict(result.details), result=result)
@@ -86,11 +92,11 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
     of = f"Release {result.details['release']} of {declared.name}"
     what = f"model {model['name']} {model['version']} ({result.details['model_uri']})"
     if rollout == UNDER_WAY:
-        return f"{of} is rolled out already: {what}. `forecache releases {declared.name}` shows how far."
+        return f"{of} is rolled out already: {what}. `forecache release list {declared.name}` shows how far."
     if rollout == BEGUN:
         return (
-            f"{of} is rolled out from now on: {what}. `forecache rollouts`, or Dagster, moves it on; "
-            f"`forecache releases {declared.name}` shows how far. {_blind_spot_warning(declared)}"
+            f"{of} is rolled out from now on: {what}. `forecache release rollouts`, or Dagster, moves it on; "
+            f"`forecache release list {declared.name}` shows how far. {_blind_spot_warning(declared)}"
         ).rstrip()
     if result.skipped:
         done = f"{of} is current already: {what}."
@@ -115,13 +121,13 @@ def _watch(current: "Settings", name: str, every_s: float) -> None:
         what = "paused" if state.paused else "returned"
         raise CheckError(
             f"The rollout of release {state.release} of {name} is {what}: {state.why}",
-            remedy=f"`forecache releases {name}` shows what was compared.",
+            remedy=f"`forecache release list {name}` shows what was compared.",
         )
 
 
-@command("releases", examples="forecache releases search\nforecache releases search --json")
+@command("list", examples="forecache release list search\nforecache release list search --json")
 @_NAME
-def releases(name: str) -> None:
+def list_releases(name: str) -> None:
     """List the retained releases of the real-time model NAME, the newest first, and the steps of its rollout.
 
     The lake tells the state, also what other installations did; while it is away, what is known here is listed.

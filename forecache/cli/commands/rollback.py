@@ -122,6 +122,6 @@ def _print_rollback(current: "Settings", store: "Store", done: "RollbackResult",
     pointer = store.pointer()
     if pointer.pinned is not None:
         what += f" Version {pointer.pinned} was pinned meanwhile and stays pinned: "
-        what += f"`forecache unpin {store.pipeline}` serves version {pointer.current}."
+        what += f"`forecache store unpin {store.pipeline}` serves version {pointer.current}."
     champions = {"from": entry.from_version, "to": entry.to_version} if entry else None
     print_served(store, done.served, what, done.targets, {"champion": champions, "resumed": done.resumed})

@@ -1,4 +1,4 @@
-"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unblock`, `diff`, `verify`."""
+"""The precompute store: `publish`, `store versions`, `store pin`, `store unpin`, `store unblock`."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -184,7 +184,7 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, repl
             click.echo(f"Merged into a new base: {result.details['why_compacted']}.")
 
 
-@command("versions", examples="forecache versions churn\nforecache versions churn --json")
+@command("versions", examples="forecache store versions churn\nforecache store versions churn --json")
 @PIPELINE
 def versions(pipeline: str) -> None:
     """List the retained versions of PIPELINE, the newest first.
@@ -237,7 +237,7 @@ def format_age(moment: datetime) -> str:
     return f"{format_duration(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds()))} ago"
 
 
-@command("pin", examples="forecache pin churn 16")
+@command("pin", examples="forecache store pin churn 16")
 @PIPELINE
 @click.argument("version", type=int)
 def pin(pipeline: str, version: int) -> None:
@@ -248,7 +248,7 @@ def pin(pipeline: str, version: int) -> None:
     print_served(store, served, "Pinned.", _update_targets(store, "Pinned."))
 
 
-@command("unpin", examples="forecache unpin churn")
+@command("unpin", examples="forecache store unpin churn")
 @PIPELINE
 def unpin(pipeline: str) -> None:
     """Serve the newest version of PIPELINE again that is not blocked."""
@@ -258,7 +258,7 @@ def unpin(pipeline: str) -> None:
     print_served(store, served, "Unpinned.", _update_targets(store, "Unpinned."))
 
 
-@command("unblock", examples="forecache unblock churn 17")
+@command("unblock", examples="forecache store unblock churn 17")
 @PIPELINE
 @click.argument("version", type=int)
 def unblock(pipeline: str, version: int) -> None:

@@ -82,7 +82,7 @@ SCORING_PROGRESS = Wake("scoring-progress", _SCORE, "Reporting the progress of a
 RUN_HEARTBEAT = Wake("heartbeat", _RUN, "Renewing the heartbeat of a run", 5.0)
 RUN_LOGS = Wake("run-logs", "run that Dagster launched", "Uploading what a step printed, to a lake in a bucket", 20.0)
 
-PULL = Wake("pull", "forecache pull --every", "Pulling what the remote serves", rule="--every")
+PULL = Wake("pull", "forecache store pull --every", "Pulling what the remote serves", rule="--every")
 LEASE = Wake("lease", "any process that holds one", "Renewing a lease", 5.0)
 
 LANDED_FILES = Wake("landed", _DAEMON, "Looking for new landing files of a source (sensor)", 60)

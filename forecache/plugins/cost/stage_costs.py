@@ -170,7 +170,7 @@ def _unrecorded_ingests(settings: Settings, recorded: Counter[str], since: datet
 
 def _unrecorded_publishes(settings: Settings, recorded: dict[str, set[int]], since: datetime) -> Iterator[str]:
     for store in list_local_stores(settings):
-        with suppress(ForecacheError):  # damaged: `forecache verify` says so
+        with suppress(ForecacheError):  # damaged: `forecache store verify` says so
             there = {each.version for each in store.versions() if each.published_time >= since}
             if missing := there - recorded.get(store.pipeline, set()):
                 yield f"What {len(missing):,} of {len(there):,} publishes of {store.pipeline} took is not known."

@@ -254,7 +254,7 @@ def check_stores(settings: Settings) -> Finding:
         except (UnavailableError, NotFoundError) as error:
             problems.append(f"{store.pipeline}: {error.message}")
     if problems:
-        remedy = "`forecache verify` lists the damage and how to repair it."
+        remedy = "`forecache store verify` lists the damage and how to repair it."
         return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
     found = f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet"
     if settings.store_remote:
@@ -370,10 +370,10 @@ def check_releases(settings: Settings) -> Finding:
         except ForecacheError as error:
             damaged.append(f"{name}: {error.message}")
     if damaged:
-        remedy = "Release again: `forecache release NAME`; on a replica, `forecache pull --verify`."
+        remedy = "Release again: `forecache release build NAME`; on a replica, `forecache store pull --verify`."
         return Finding("releases", "fail", f"{len(damaged)} cannot answer: {' '.join(damaged)}", remedy)
     if differs:
-        remedy = "Run `forecache train NAME`, then `forecache release NAME`."
+        remedy = "Run `forecache train NAME`, then `forecache release build NAME`."
         return Finding("releases", "warn", "; ".join(differs), remedy)
     if missing:
         remedy = "Run `forecache train NAME`; of a model that is not trained here, `forecache run NAME`."

@@ -58,7 +58,7 @@ def compute_current_answer(settings: Settings, name: str, body: bytes) -> Curren
         follow_bucket(settings, folder)
         number = read_pointer(folder).current
         if number is None:
-            return f"No release of {name} answers here now: `forecache release {name}`."
+            return f"No release of {name} answers here now: `forecache release build {name}`."
         loaded = load_release(folder, number)
     except ForecacheError as error:
         return str(error)

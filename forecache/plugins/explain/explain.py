@@ -31,7 +31,7 @@ def find_answers(settings: Settings, name: str, request_id: str, day: date | Non
         raise NotFoundError(
             f"The lake has no request log of {name}.",
             remedy="Nothing has been committed yet (`forecache log spool` says what waits), or it declares no `Log`: "
-            f"add log=Log(...) and run `forecache release {name}`; answers of before are not in it.",
+            f"add log=Log(...) and run `forecache release build {name}`; answers of before are not in it.",
         )
     rows = [row for batch in read_log(settings, name, days=days, request_id=request_id) for row in batch.to_pylist()]
     if not rows:

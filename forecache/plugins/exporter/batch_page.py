@@ -59,7 +59,7 @@ def _add_stages(page: MetricsPage, rows: list[StageRecord]) -> None:
 def _current_manifests(settings: Settings) -> dict[str, Manifest]:
     found = {}
     for store in list_local_stores(settings):
-        with suppress(ForecacheError):  # a damaged store: the reader's metrics and `forecache verify` report it
+        with suppress(ForecacheError):  # a damaged store: the reader's metrics and `forecache store verify` report it
             if (manifest := store.current()) is not None:
                 found[store.pipeline] = manifest
     return found

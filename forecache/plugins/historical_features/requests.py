@@ -83,7 +83,7 @@ def _require_log(settings: Settings, realtime: Realtime) -> "DeltaTable":
         raise NotFoundError(
             f"Real-time model {realtime.name!r} learns from its log, and nothing of it has been logged in this lake.",
             remedy=f"Release a first model that learned from other examples, serve it, and see `forecache log "
-            f"{realtime.name}`.",
+            f"show {realtime.name}`.",
         ) from None
 
 

@@ -27,7 +27,7 @@ LOOK_EVERY_S = 1.0
 
 
 class BentoModel:
-    """A release, as `forecache bento` copied it, on the current versions in `store_path`; one thread at a time."""
+    """A release, as `forecache release bento` copied it, on the current versions in `store_path`; one thread only."""
 
     def __init__(self, folder: Path, store_path: Path) -> None:
         self._loaded = load_release(ReleaseFolder(folder.parent.parent), int(folder.name))
@@ -90,7 +90,7 @@ class BentoModel:
 def missing_views_remedy(*views: str) -> str:
     return (
         "A BentoML service reads stores in its own folder, FORECACHE_STORE, and none in Redis or in an object store: "
-        f"`forecache pull {' '.join(views)}` brings what FORECACHE_STORE_REMOTE has."
+        f"`forecache store pull {' '.join(views)}` brings what FORECACHE_STORE_REMOTE has."
     )
 
 

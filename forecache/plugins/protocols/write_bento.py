@@ -25,7 +25,7 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "sklearn": ("scikit-learn",), "skops": ("scikit-learn", "skops"), "torch": ("torch",),
 }  # fmt: skip
 """Packages that a runtime needs beside `forecache[realtime]`; pinned to the versions installed here."""
-_HEAD = "# Written by `forecache bento`: it is replaced when that is run again.\n"
+_HEAD = "# Written by `forecache release bento`: it is replaced when that is run again.\n"
 
 
 def write_bento(settings: Settings, name: str, folder: Path, *, number: int | None = None) -> Release:
@@ -38,13 +38,14 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
     releases = open_releases(settings, name)
     number = number or read_pointer(releases).current
     if number is None:
-        raise NotFoundError(f"{name} has no release yet.", remedy=f"Make one: `forecache release {name}`.")
+        raise NotFoundError(f"{name} has no release yet.", remedy=f"Make one: `forecache release build {name}`.")
     release = read_release(releases, number)
     service = folder / SERVICE
     is_ours = service.is_file() and service.read_text().startswith(_HEAD)
     if folder.exists() and any(folder.iterdir()) and not is_ours:
         raise InputError(
-            f"The folder {folder} holds something that `forecache bento` did not write.", remedy="Name another one."
+            f"The folder {folder} holds something that `forecache release bento` did not write.",
+            remedy="Name another one.",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -94,7 +95,7 @@ def _service(release: Release) -> str:
     define = "async def" if release.model.runtime in NATIVE else "def"
     return f'''"""Release {release.number} of {release.name} as a service of BentoML: `bentoml serve` in this folder.
 
-FORECACHE_STORE names the stores of its feature views; `forecache pull` keeps them up to date.
+FORECACHE_STORE names the stores of its feature views; `forecache store pull` keeps them up to date.
 """
 
 from pathlib import Path
@@ -128,7 +129,7 @@ class {_class_name(release.name)}:
 
 @command(
     "bento",
-    examples="forecache bento search\nforecache bento search services/search --release 3\n"
+    examples="forecache release bento search\nforecache release bento search services/search --release 3\n"
     "cd bento_search && FORECACHE_STORE=/srv/store bentoml serve",
 )
 @click.argument("name", metavar="NAME")

@@ -138,7 +138,7 @@ def run_on_each_primary(
         if node is None:
             raise UnavailableError(
                 f"A node of the Redis Cluster took over the slots {first} to {last} just now.",
-                remedy="Redis still serves the version before. `forecache push` loads again.",
+                remedy="Redis still serves the version before. `forecache store push` loads again.",
             )
         try:
             results.append(
@@ -149,7 +149,7 @@ def run_on_each_primary(
         except ResponseError as error:
             raise UnavailableError(
                 f"The Redis node {node.name} could not be asked for its slots: {error}.",
-                remedy="While slots are moved, wait; then `forecache push` loads again. It has to be Redis 7 or newer.",
+                remedy="While slots are moved, wait, then run `forecache store push`. It has to be Redis 7 or newer.",
             ) from None
     return results
 
@@ -179,7 +179,7 @@ def wait_for_replicas(client: Any) -> None:
         if not followed:
             raise UnavailableError(
                 f"No replica of the Redis node {node.name} has what was loaded there.",
-                remedy="Redis still serves the version before. Check its replicas, then `forecache push` loads again.",
+                remedy="Redis still serves the version before. Check its replicas, then run `forecache store push`.",
             )
 
 

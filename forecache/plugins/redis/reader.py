@@ -116,7 +116,7 @@ class RemoteVersion(RedisSnapshot):
         if policy:
             raise UnavailableError(
                 f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
-                remedy="Set it to noeviction, and load again with `forecache push`.",
+                remedy="Set it to noeviction, and load again with `forecache store push`.",
             )
         if not self.source.call(lambda: self._store.holds_version(self.manifest)):
             # A key that is missing because its version was removed must not look like an unknown key.

@@ -99,7 +99,7 @@ class RedisSnapshot:
             if self._marked and entries[0] is None and int(values[start + layers] or 0) < self._load_number:
                 raise UnavailableError(
                     f"A node of the Redis Cluster has lost entries of {self.manifest.pipeline}.",
-                    remedy="`forecache push` or the next publish loads them again.",
+                    remedy="`forecache store push` or the next publish loads them again.",
                 )
             newest.append(next((entry for entry in entries if entry is not None), None) or None)
         return newest
@@ -219,7 +219,7 @@ class RedisStore:
                 "known last night.",
                 remedy="Publish it with backend lmdb; replicas pull it and tail the stream for themselves.",
             )
-        remedy = "It serves this version or the one before. Start it, then `forecache push` loads what is missing."
+        remedy = "It serves this version or the one before. Start it, then run `forecache store push`."
         with raise_unavailable("Redis", remedy):
             self._check_eviction()
             if is_looking():
@@ -299,7 +299,7 @@ class RedisStore:
         if not all(results):
             raise ConflictError(
                 f"A node of the Redis Cluster was lost, added or restarted while {self.pipeline} was loaded.",
-                remedy="The version before is served. `forecache push` loads it again.",
+                remedy="The version before is served. `forecache store push` loads it again.",
             )
         wait_for_replicas(self.client)
 

@@ -10,7 +10,7 @@ import click
 
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.settings import Settings
-from forecache.cli.base import CONTEXT_SETTINGS, Finding, LazyGroup, command, settings
+from forecache.cli.base import Finding, command, settings
 from forecache.cli.commands.release import ASSET
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import show, show_table, wants_json
@@ -26,10 +26,16 @@ _REASON = click.option("--reason", default="", help="Why; it is shown with the r
 _EVERY = click.option(
     "--every", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds between two looks."
 )
-_MODULE = "forecache.plugins.rollouts.command"
 
 
-@command("rollouts", examples="forecache rollouts\nforecache rollouts search --once\nforecache rollouts --every 60")
+@command(
+    "rollouts",
+    examples="""
+    forecache release rollouts
+    forecache release rollouts search --once
+    forecache release rollouts --every 60
+    """,
+)
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--once", is_flag=True, help="Look once at each, and end.")
 @_EVERY
@@ -155,7 +161,7 @@ def _move_by_hand(name: str, action: str, reason: str) -> None:
     show_look(current, AdvanceResult(apply_manual_action(current, name, action, reason), moved=True))
 
 
-@command("pause", examples="forecache rollout pause search --reason 'a sale today'")
+@command("pause", examples="forecache release pause search --reason 'a sale today'")
 @_NAME
 @_REASON
 def pause(name: str, reason: str) -> None:
@@ -163,7 +169,7 @@ def pause(name: str, reason: str) -> None:
     _move_by_hand(name, "pause", reason)
 
 
-@command("resume", examples="forecache rollout resume search")
+@command("resume", examples="forecache release resume search")
 @_NAME
 @_REASON
 def resume(name: str, reason: str) -> None:
@@ -171,7 +177,7 @@ def resume(name: str, reason: str) -> None:
     _move_by_hand(name, "resume", reason)
 
 
-@command("return", examples="forecache rollout return search --reason 'complaints'")
+@command("return", examples="forecache release return search --reason 'complaints'")
 @_NAME
 @_REASON
 def return_(name: str, reason: str) -> None:
@@ -179,25 +185,12 @@ def return_(name: str, reason: str) -> None:
     _move_by_hand(name, "return", reason)
 
 
-@command("finish", examples="forecache rollout finish search --reason 'an urgent fix'")
+@command("finish", examples="forecache release finish search --reason 'an urgent fix'")
 @_NAME
 @_REASON
 def finish(name: str, reason: str) -> None:
     """Let the candidate of NAME answer all requests now, whatever was proved of it."""
     _move_by_hand(name, "finish", reason)
-
-
-ROLLOUT = {
-    "pause": (f"{_MODULE}:pause", "Leave a rollout at its step."),
-    "resume": (f"{_MODULE}:resume", "Go on with a paused rollout."),
-    "return": (f"{_MODULE}:return_", "Return the candidate; the current release answers all."),
-    "finish": (f"{_MODULE}:finish", "Let the candidate answer all requests now."),
-}
-
-
-@click.group("rollout", cls=LazyGroup, lazy=ROLLOUT, context_settings=CONTEXT_SETTINGS)
-def rollout() -> None:
-    """Move the rollout of a release by hand; `forecache releases NAME` shows it."""
 
 
 def check_rollouts(settings: Settings) -> Finding:

@@ -134,7 +134,7 @@ def apply_manual_action(
             if is_repeated and rollout is not None and rollout.is_bad and rollout.stage == _ENDS_IN.get(action):
                 return state
             raise NotFoundError(
-                f"No rollout of {name} is under way.", remedy=f"`forecache releases {name}` shows the last."
+                f"No rollout of {name} is under way.", remedy=f"`forecache release list {name}` shows the last."
             )
 
         state = change_state(settings, folder, decide, is_urgent=is_urgent)

@@ -1,7 +1,7 @@
 """Rollout: the steps by which a new release of a real-time model takes over, and its figures from the request log.
 
 Each run counts the answers that were logged since the last run; then the rollout waits, takes its next step, or rolls
-the release back. `forecache rollouts` does the same without Dagster; any number of both may run.
+the release back. `forecache release rollouts` does the same without Dagster; any number of both may run.
 """
 
 from collections.abc import Iterator

@@ -62,7 +62,9 @@ def reader_problems(reader: Mapping[str, Any], not_ready: str) -> Iterator[Atten
 def version_problems(row: Mapping[str, Any]) -> Iterator[Attention]:
     """Problems of a pipeline or view, a row of `version_rows`."""
     name, version, state = row["name"], row["version"], row["state"]
-    repair = f"Run `forecache verify`, then `forecache publish {name}`; on a replica, `forecache pull --verify`."
+    repair = (
+        f"Run `forecache store verify`, then `forecache publish {name}`; on a replica, `forecache store pull --verify`."
+    )
     if state == "damaged":
         yield Attention("critical", f"Every version of {name} is damaged; requests to it fail.", repair)
     elif state == "unreadable":

@@ -33,7 +33,8 @@ def status(context: click.Context, url: str | None, token_file: Path | None, wat
     """Show the state of the reader and of the project: traffic, versions, models, last nights, what needs attention.
 
     Exits with 1 if something needs attention. A browser shows the reader's part at its address /status. `doctor` checks
-    the machine and the settings; `versions` and `releases` list what is kept of one pipeline or model.
+    the machine and the settings; `forecache store versions` lists what is kept of a pipeline, `forecache release list`
+    of a model.
     """
     if watch and wants_json():
         raise click.UsageError("Give --watch or --json, not both.")

@@ -151,7 +151,7 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
 def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
     """Yield what needs attention in a model's row of the document."""
     name, answers = row["name"], row["answers"]
-    again = f"Run `forecache doctor`, then `forecache release {name}`; `forecache rollback {name}` goes back."
+    again = f"Run `forecache doctor`, then `forecache release build {name}`; `forecache rollback {name}` goes back."
     if row["state"] == "failed":
         yield Attention("critical", f"No release of {name} can be served; the reader's log has the cause.", again)
     elif row["state"] == "earlier":

@@ -130,7 +130,7 @@ def _version_rows(
         try:
             manifest, pointer = store.current(), store.pointer()
         except ForecacheError as error:
-            found.append(Attention("critical", f"{store.pipeline}: {error.message}", "Run `forecache verify`."))
+            found.append(Attention("critical", f"{store.pipeline}: {error.message}", "Run `forecache store verify`."))
             continue
         if manifest is None:
             continue

@@ -1,4 +1,4 @@
-"""`forecache verify` and `forecache diff`: stores' files against what was published, and two versions."""
+"""`forecache store verify` and `forecache store diff`: stores' files against what was published, and two versions."""
 
 from typing import Any
 
@@ -9,7 +9,14 @@ from forecache.cli.commands.store import PIPELINE, open_pipeline_store
 from forecache.cli.output import print_json, show, show_table, size, wants_json
 
 
-@command("verify", examples="forecache verify\nforecache verify churn --content --json\nforecache verify --mb-per-s 50")
+@command(
+    "verify",
+    examples="""
+    forecache store verify
+    forecache store verify churn --content --json
+    forecache store verify --mb-per-s 50
+    """,
+)
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @click.option("--content", is_flag=True, help="Also look up every key, and compare with the published content hash.")
 @click.option("--mb-per-s", type=click.FloatRange(min=1), help="Most megabytes to read per second; default: unlimited.")
@@ -59,7 +66,7 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
         raise damaged
 
 
-@command("diff", examples="forecache diff churn 16 17\nforecache diff churn 16 17 --json")
+@command("diff", examples="forecache store diff churn 16 17\nforecache store diff churn 16 17 --json")
 @PIPELINE
 @click.argument("before", type=int)
 @click.argument("after", type=int)

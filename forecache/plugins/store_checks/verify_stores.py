@@ -138,9 +138,9 @@ class DamagedStoresError(CheckError):
 
 def _remedy(item: VerifyResult) -> str:
     if item.version is None or "current" in item.state:
-        return "Publish again with --full, or release again; on a replica, `forecache pull --verify`."
+        return "Publish again with --full, or release again; on a replica, `forecache store pull --verify`."
     if "pinned" in item.state:
-        return f"Serve the current version with `forecache unpin {item.pipeline}`."
+        return f"Serve the current version with `forecache store unpin {item.pipeline}`."
     return "Versions that are not current are not served, and later publishes remove them; do not roll back to them."
 
 

@@ -123,7 +123,7 @@ class ReleaseAnswerer(Answerer):
         if wanted is None:
             raise NotFoundError(
                 f"The real-time model {self._model.name!r} has no release that could answer.",
-                remedy=f"Make one: `forecache release {self._model.name}`.",
+                remedy=f"Make one: `forecache release build {self._model.name}`.",
             )
         if wanted == self.release:
             return None
@@ -144,7 +144,7 @@ class ReleaseAnswerer(Answerer):
                 raise InputError(
                     f"Release {release.number} of {release.name} was trained with other features of the view "
                     f"{lookup.view!r} than the stream makes.",
-                    remedy=f"Release it again with what is declared: `forecache release {release.name}`.",
+                    remedy=f"Release it again with what is declared: `forecache release build {release.name}`.",
                 )
             if view is not None and lookup.by != view.key:
                 raise InputError(

@@ -119,7 +119,7 @@ class _StoredNumbers:
                 self._told = True
                 logger.warning(
                     "The fallback that reads %s is left out: this reader has that store in Redis, and fallbacks read "
-                    "stores on their own machine only. Bring it here from the remote: `forecache pull %s`.",
+                    "stores on their own machine only. Bring it here from the remote: `forecache store pull %s`.",
                     *(declared.store, declared.store),
                 )
             raise FallbackUnavailable

@@ -55,7 +55,9 @@ class ReleaseFolder(VersionedFolder[ReleasePointer]):
     pointer_type = ReleasePointer
     locked_text = "The releases of {name} are being changed by {holder}."
     pointer_text = "The pointer of the releases of {name}"
-    pointer_remedy = "Remove both and run `forecache release {name}`; on a replica, run `forecache pull --verify`."
+    pointer_remedy = (
+        "Remove both and run `forecache release build {name}`; on a replica, run `forecache store pull --verify`."
+    )
     lock_wait_s = 30.0
 
     versions = PathBelow("releases")

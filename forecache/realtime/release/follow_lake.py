@@ -112,7 +112,7 @@ def change_state(
             raise UnavailableError(
                 f"The lake {settings.lake_uri} has no releases of {folder.name}, so nothing is changed.",
                 remedy="Set FORECACHE_LAKE to the lake that has them. Where it is the right one, "
-                f"`forecache release {folder.name}` brings those that are here.",
+                f"`forecache release build {folder.name}` brings those that are here.",
             )
         return _first_state(settings, folder, here)
 

@@ -113,7 +113,7 @@ def release_from_json(content: bytes, *, what: str) -> Release:
     if data.get("format") != FORMAT:
         raise DamagedError(
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
-            remedy=f"Release {data.get('name')} again with this version: `forecache release {data.get('name')}`.",
+            remedy=f"Release {data.get('name')} again with this version: `forecache release build {data.get('name')}`.",
         )
     for name in data["files"]:
         if name.startswith("/") or ".." in name.split("/"):

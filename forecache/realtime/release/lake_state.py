@@ -157,7 +157,7 @@ def check_not_bad(state: ReleaseState, number: int, name: str) -> None:
     if number in state.pointer.bad:
         raise ConflictError(
             f"Release {number} of {name} was rolled back, or returned, meanwhile; nothing was changed.",
-            remedy=f"`forecache release {name} --again` releases it all the same.",
+            remedy=f"`forecache release build {name} --again` releases it all the same.",
         )
 
 
@@ -228,7 +228,7 @@ def state_to_json(state: ReleaseState) -> bytes:
 
 def state_from_json(content: bytes, *, what: str) -> ReleaseState:
     """Decode a state. Raises `DamagedError`: it is damaged, or has another format."""
-    remedy = "Remove it; the next `forecache release` makes it again from what that installation has."
+    remedy = "Remove it; the next `forecache release build` makes it again from what that installation has."
     try:
         data: dict[str, Any] = load_with_checksum(content, what=what)
     except DamagedError as error:

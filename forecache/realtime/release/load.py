@@ -150,7 +150,7 @@ def _load_kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
         raise InputError(
             f"Release {release.number} of {release.name} was made with {name} {made_with}, which decides about scores; "
             f"here it is {here}.",
-            remedy=f"Install {name}=={made_with} here, or release it again with this one: `forecache release "
+            remedy=f"Install {name}=={made_with} here, or release it again with this one: `forecache release build "
             f"{release.name}`.",
         )
 

@@ -62,7 +62,8 @@ def push_releases(folder: ReleaseFolder, remote: Folder, state: ReleaseState | N
     root = f"{REALTIME}/{folder.name}"
     pointer = read_pointer(folder) if state is None else state.pointer
     if pointer.current is None:
-        raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
+        remedy = f"Run `forecache release build {folder.name}`."
+        raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=remedy)
     remove_unfinished(remote, root)
     rollout = read_rollout(folder) if state is None else state.rollout
     rolled_out = running_rollout(rollout, pointer)

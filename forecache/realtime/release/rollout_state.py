@@ -147,7 +147,7 @@ def rollout_from_dict(data: Mapping[str, Any], *, what: str) -> RolloutState:
     if data.get("format") != FORMAT:
         raise DamagedError(
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
-            remedy="Remove it: the current release goes on answering, and `forecache release` starts a new rollout.",
+            remedy="Remove it: the current release keeps answering; `forecache release build` starts a new rollout.",
         )
     return _STATE.validate_python(data)
 

@@ -36,7 +36,9 @@ class StoreLayout(VersionedFolder[Pointer]):
     pointer_type = Pointer
     locked_text = "The store of {name} is being changed by {holder}."
     pointer_text = "The pointer of {name}"
-    pointer_remedy = "Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`."
+    pointer_remedy = (
+        "Remove the pipeline's store folder and publish again; on a replica, `forecache store pull --verify`."
+    )
 
     targets = PathBelow("TARGETS")
     segments = PathBelow("segments")

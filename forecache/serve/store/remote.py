@@ -87,7 +87,7 @@ def create_manifest(remote: Folder, manifest: Manifest) -> None:
                 raise moved_by_another_error(manifest.pipeline)
             raise ConflictError(
                 f"The remote has another version {manifest.version} of {manifest.pipeline} than this machine.",
-                remedy=f"`forecache pull {manifest.pipeline}` brings it here.",
+                remedy=f"`forecache store pull {manifest.pipeline}` brings it here.",
             )
         assert found is not None
         if remote.swap(name, content, found[1]) is None:
@@ -208,7 +208,7 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
         raise ConflictError(
             f"Version {here.pinned} of {name} is pinned here, and the remote's store has taken the place of "
             "the one that it is of.",
-            remedy=f"`forecache unpin {name}`, then pull again.",
+            remedy=f"`forecache store unpin {name}`, then pull again.",
         )
     if theirs.descends_from(here):
         return after
@@ -241,7 +241,7 @@ def find_newest(name: str, here: Pointer, there: Pointer, *, replaces_remote: bo
         return follow_pointer(name, here, there).advance()
     raise ConflictError(
         f"The remote has another store of {name} than this machine, or other versions of it.",
-        remedy=f"What is there stands. `forecache pull {name}` brings it here; then publish again. "
+        remedy=f"What is there stands. `forecache store pull {name}` brings it here; then publish again. "
         f"`forecache publish {name} --replace-remote` puts what this home has in its place.",
     )
 

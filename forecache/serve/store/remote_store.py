@@ -342,7 +342,7 @@ class RemoteStore(Store):
             except ForecacheError as error:
                 raise NotEverywhereError(
                     f"The store of {self.pipeline} is changed in the remote, but not on this machine: {error.message}",
-                    remedy=f"`forecache pull {self.pipeline}` brings the change here.",
+                    remedy=f"`forecache store pull {self.pipeline}` brings the change here.",
                 ) from error
         after = replace(pointer, generation=max(here.generation + 1, pointer.generation))
         if replace(here, generation=0) != replace(after, generation=0):

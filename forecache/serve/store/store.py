@@ -199,7 +199,7 @@ class Store:
         if not self.layout.has_files(wanted):
             raise NotFoundError(
                 f"The files of version {wanted} of {self.pipeline} are in the remote, and not on this machine.",
-                remedy=f"`forecache pull {self.pipeline}` brings the served version.",
+                remedy=f"`forecache store pull {self.pipeline}` brings the served version.",
             )
         raise ConflictError(
             f"Version {wanted} of {self.pipeline} cannot be opened while it is being removed.", remedy="Try again."
@@ -237,7 +237,8 @@ class Store:
             return self.verify_files(self._rollback_target(self.pointer(), version))
         except DamagedError as error:
             raise DamagedError(
-                error.message, remedy=f"Choose another with --to; `forecache versions {self.pipeline}` lists them."
+                error.message,
+                remedy=f"Choose another with --to; `forecache store versions {self.pipeline}` lists them.",
             ) from None
 
     def verify_files(self, version: int) -> Manifest:

@@ -58,7 +58,7 @@ class LiveLayers:
 def redis_layer_error(name: str) -> UnavailableError:
     return UnavailableError(
         f"{name} has a live layer on this machine and its version in Redis; a live layer needs the version beside it.",
-        remedy=f"Bring the version here: `forecache pull {name}`, or publish with backend lmdb.",
+        remedy=f"Bring the version here: `forecache store pull {name}`, or publish with backend lmdb.",
     )
 
 

@@ -147,7 +147,7 @@ class PartialVersions:
         if self._problem:
             return f"The remote of the published versions does not answer: {self._problem}"
         if name in self._without_layer:
-            return f"{name} is served once `forecache pull` has brought its live layer here."
+            return f"{name} is served once `forecache store pull` has brought its live layer here."
         return f"The reader is opening the published versions in {self._uri}."
 
     @property

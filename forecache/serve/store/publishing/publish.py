@@ -143,7 +143,7 @@ def _refuse_blocked(store: Store, inputs: str) -> None:
         number = found[-1]
         raise CheckError(
             f"These rows are those of version {number}, which is blocked ({bad[number]}).",
-            remedy=f"Score again, or unblock it with `forecache unblock {store.pipeline} {number}`.",
+            remedy=f"Score again, or unblock it with `forecache store unblock {store.pipeline} {number}`.",
         )
 
 
