@@ -9,6 +9,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_commands
 from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
 from forecache.cli.groups import GROUPS
+from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
@@ -84,6 +85,7 @@ def cli(context: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one sentence on standard error."""
     FLAGS.json = FLAGS.debug = False
+    hide_pandas_from_arrow()  # which no command needs at its start
     try:
         result = cli.main(args=arguments, prog_name="forecache", standalone_mode=False)
         return result if isinstance(result, int) else 0

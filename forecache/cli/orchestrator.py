@@ -14,7 +14,6 @@ import click
 from forecache.base.errors import NotEverywhereError
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
-from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow
 
 Job = Literal["nightly", "training", "ingest", "full"]
 
@@ -45,7 +44,6 @@ def run_job(
     If there is nothing to do, nothing is started. A run without Spark is carried out in this process, any other by the
     orchestrator, whose UI shows it.
     """
-    hide_pandas_from_arrow()
     from forecache.runs import RunRequest, look_for_work, reason_without_orchestrator, run_in_process
 
     request = RunRequest(pipelines, sources, nights, job, rebuild)

@@ -586,7 +586,7 @@ def test_a_process_that_reads_what_runs_logged_leaves_no_copies(
 def test_diff_shows_what_changed_between_versions(after: After) -> None:
     lake = after(good_registered)
     registered(lake, sample.USELESS)
-    changed = moves.diff_models(lake, returns, 1, 2)
+    changed = models.diff_models(lake, returns, 1, 2)
     assert changed["roc_auc"][0] > changed["roc_auc"][1]
     assert "training_version" not in changed
 

@@ -115,6 +115,16 @@ def test_a_file_of_a_run_is_read_where_the_client_put_it(registry: Settings) -> 
     assert records.find_run_file(registry, run, "missing.json") is None
 
 
+def test_parameters_of_a_run_are_those_that_the_client_answers(registry: Settings) -> None:
+    client = connect_mlflow(registry)
+    run = client.create_run("0").info.run_id
+    assert records.find_run_parameters(registry, run) == {}
+    for name, value in (("seed", "7"), ("note", 'it\'s "one"')):
+        client.log_param(run, name, value)
+    assert records.find_run_parameters(registry, run) == client.get_run(run).data.params
+    assert records.find_run_parameters(registry, "0" * 32) is None
+
+
 def _disown(settings: Settings, statement: str) -> Settings:
     with closing(sqlite3.connect(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))) as database, database:
         database.execute(statement)

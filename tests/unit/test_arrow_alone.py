@@ -25,6 +25,20 @@ def test_pandas_is_not_imported_until_it_is_asked_for() -> None:
     ).split("\n") == ["False", "DataFrame True", "1"]
 
 
+def test_the_finder_that_waits_for_arrow_changes_nothing_for_who_only_looks_for_it() -> None:
+    assert _run(
+        "import importlib.util, sys\n"
+        "from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow\n"
+        "hide_pandas_from_arrow(), hide_pandas_from_arrow()\n"
+        "print('pyarrow' in sys.modules, importlib.util.find_spec('pyarrow') is not None)\n"
+        "import pyarrow as pa\n"
+        "pa.array(['x']), hide_pandas_from_arrow()\n"
+        "import pandas\n"
+        "print(pa.array(pandas.Series([1.0, float('nan')])).null_count)\n"
+        "print([each for each in sys.meta_path if type(each).__module__.startswith('forecache')])\n"
+    ).split("\n") == ["False True", "1", "[]"]
+
+
 def test_engine_and_tailer_import_nothing_heavy_that_they_do_not_use() -> None:
     loaded = _run(
         "import sys\n"

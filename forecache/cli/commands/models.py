@@ -137,7 +137,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
 @click.argument("second", type=int)
 def diff(pipeline: str, first: int, second: int) -> None:
     """Show the differences between versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
-    from forecache.models.registry.alias_moves import diff_models
+    from forecache.models.registry.model_versions import diff_models
 
     changed = diff_models(*load_trained_model(pipeline), first, second)
     value = {name: {"first": one, "second": other} for name, (one, other) in changed.items()}

@@ -7,7 +7,6 @@ import click
 from forecache.base.plugins import load_hook
 from forecache.cli.base import DateParam, DefaultGroup, command, settings
 from forecache.cli.output import print_json, wants_json
-from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow
 
 _HERE = "forecache.cli.commands"
 _CREATE_TIMEOUT_S = 30.0
@@ -95,8 +94,6 @@ def run(
         if recompute and not load_hook("backfill", "recompute_table")(current, declared):
             context.exit(1)
         return
-    if declared.engine == "arrow":
-        hide_pandas_from_arrow()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     engine = engine_of(declared)
     engine(
@@ -148,8 +145,6 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
     import logging
 
     from forecache.kit.process.child import stop_event
-
-    hide_pandas_from_arrow()
     from forecache.stream.tail.tailer import run_tailer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")

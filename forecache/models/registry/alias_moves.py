@@ -6,7 +6,6 @@ Each move is first written to the ledger, whose last row says which version is t
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
 
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.settings import Settings
@@ -16,8 +15,6 @@ from forecache.models.registry.gate.verdicts import outdated_reason
 from forecache.models.registry.model_versions import (
     CHALLENGER,
     CHAMPION,
-    JUDGED_CHECKSUMS_TAG,
-    JUDGED_TAG,
     PREVIOUS,
     REJECTED,
     ROLLED_BACK,
@@ -39,7 +36,6 @@ from forecache.models.registry.promotions import (
     promotions,
     record_promotion,
 )
-from forecache.models.tracking.artifacts import CHECKSUMS_TAG
 from forecache.models.tracking.client import connect_mlflow
 
 
@@ -295,18 +291,3 @@ def close_operation(settings: Settings, pipeline: Trainable, closing: Promotion,
         except OtherDecisionError:
             continue
         return closing
-
-
-def diff_models(settings: Settings, pipeline: Trainable, first: int, second: int) -> dict[str, tuple[Any, Any]]:
-    """Pairs of values that differ between two versions: metrics, training data, code, features, parameters."""
-    client = connect_mlflow(settings)
-    own = (CHECKSUMS_TAG, JUDGED_TAG, JUDGED_CHECKSUMS_TAG)
-    sides = []
-    for number in (first, second):
-        version = model_version(settings, pipeline, number)
-        parameters = client.get_run(version.run_id).data.params if version.run_id else {}
-        tags = {name: value for name, value in version.tags.items() if name not in own}
-        sides.append({**parameters, **tags, **version.metrics})
-    names = sorted(set(sides[0]) | set(sides[1]))
-    pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -17,7 +17,7 @@ from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, refuse_changed_files
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.tracking.records import find_model_folder, find_versions
+from forecache.models.tracking.records import find_model_folder, find_run_parameters, find_versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -143,6 +143,22 @@ def model_version(settings: Settings, pipeline: Trainable, version: int) -> Mode
             return candidate
     listed = ", ".join(str(candidate.version) for candidate in known) or "none"
     raise NotFoundError(f"Model {pipeline.name!r} has no version {version}.", remedy=f"Its versions: {listed}.")
+
+
+def diff_models(settings: Settings, pipeline: Trainable, first: int, second: int) -> dict[str, tuple[Any, Any]]:
+    """Pairs of values that differ between two versions: metrics, training data, code, features, parameters."""
+    sides = []
+    for number in (first, second):
+        version = model_version(settings, pipeline, number)
+        parameters = find_run_parameters(settings, version.run_id) if version.run_id else {}
+        if parameters is None:
+            parameters = connect_mlflow(settings).get_run(version.run_id).data.params
+        own = (CHECKSUMS_TAG, JUDGED_TAG, JUDGED_CHECKSUMS_TAG)
+        tags = {name: value for name, value in version.tags.items() if name not in own}
+        sides.append({**parameters, **tags, **version.metrics})
+    names = sorted({*sides[0], *sides[1]})
+    pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def champion(settings: Settings, pipeline: Trainable) -> ModelVersion:

@@ -1,4 +1,4 @@
-"""MLflow's records of models, read without MLflow, whose import takes seconds: versions, aliases, places of artifacts.
+"""MLflow's records of models, read without MLflow, whose import takes seconds: versions, aliases, parameters, places.
 
 They are read from a database by SQL if its tables are of a known revision, and from a server that needs no credentials
 by its REST API. The answer is that of MLflow's client, or None: then the client has to be asked.
@@ -84,6 +84,18 @@ def find_model_folder(settings: Settings, name: str, number: int) -> Path | None
     return None if found is None else _local_folder(found.location)
 
 
+def find_run_parameters(settings: Settings, run_id: str) -> dict[str, str] | None:
+    """The parameters of a run; None also if there is no such run, as MLflow's client says what is wrong."""
+    if settings.mlflow_tracking_uri.startswith("http"):
+        return _ask_parameters(settings.mlflow_tracking_uri, run_id)
+    found = _select(
+        settings,
+        ("select key, value from params where run_uuid = ?", run_id),
+        ("select 1 from runs where run_uuid = ?", run_id),
+    )
+    return dict(found[0]) if found is not None and found[1] else None
+
+
 def find_run_folder(settings: Settings, run_id: str) -> Path | None:
     """The folder of a run's artifacts, if it is on this machine."""
     found = _select(settings, ("select artifact_uri from runs where run_uuid = ?", run_id))
@@ -156,7 +168,7 @@ def _connect(settings: Settings) -> tuple[Any, str]:
 
 def _ask_server(uri: str, name: str) -> list[VersionRecord] | None:
     """The versions by REST; None if the server does not answer as one that needs no credentials does."""
-    if _has_own_settings() or "@" in urllib.parse.urlsplit(uri).netloc or _has_credentials():
+    if not _is_open(uri):
         return None
     try:
         query = {"filter": f"name='{name}'", "max_results": _MOST}
@@ -179,6 +191,22 @@ def _ask_server(uri: str, name: str) -> list[VersionRecord] | None:
         )
         for each in found
     ]
+
+
+def _ask_parameters(uri: str, run_id: str) -> dict[str, str] | None:
+    """The parameters of a run by REST; None as of `_ask_server`."""
+    if not _is_open(uri):
+        return None
+    try:
+        found = _get(uri, "runs/get", {"run_id": run_id})["run"]["data"].get("params", ())
+    except (OSError, ValueError, KeyError):
+        return None
+    return {each["key"]: each.get("value", "") for each in found}
+
+
+def _is_open(uri: str) -> bool:
+    """True for a server that MLflow's client would ask without credentials."""
+    return not (_has_own_settings() or "@" in urllib.parse.urlsplit(uri).netloc or _has_credentials())
 
 
 def _has_credentials() -> bool:
