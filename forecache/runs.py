@@ -298,7 +298,7 @@ def _require_within(owner: str, span: Nights, start: date, end: date | None) -> 
     for night in span:
         if not start <= night <= newest:
             raise InputError(
-                f"The night {night} lies outside {owner}.", remedy=f"Its nights go from {start} to {newest}."
+                f"The date {night} lies outside {owner}.", remedy=f"Its dates go from {start} to {newest}."
             )
 
 

@@ -42,8 +42,9 @@ class PipelinesFailedError(ForecacheError):
     title = "Failed"
 
     def __init__(self, failures: Mapping[str, BaseException], *, of: int) -> None:
-        told = "; ".join(f"{name}: {_describe_error(error)}" for name, error in failures.items())
-        super().__init__(f"{len(failures)} of {of} failed. {told}")
+        texts = {name: _describe_error(error) for name, error in failures.items()}
+        told = "; ".join(text if of == 1 and name in text else f"{name}: {text}" for name, text in texts.items())
+        super().__init__(told if of == 1 else f"{len(failures)} of {of} failed. {told}")
         self.failures = dict(failures)
         codes = {getattr(error, "exit_code", 1) for error in failures.values()}
         self.exit_code = codes.pop() if len(codes) == 1 else 1

@@ -144,6 +144,10 @@ def load_settings(**overrides: object) -> Settings:
             )
         else:
             remedy = "`forecache settings` shows what each setting takes."
+        if field == "prices":
+            # Its values are pairs, which pydantic calls tuples.
+            remedy = 'Write two numbers for each name, such as {"cpu": [0.05, 0.02]}.'
+            value = f"has the value {first.get('input')!r} for {'.'.join(map(str, first['loc'][1:])) or 'all'}"
         raise SettingsError(f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.", remedy=remedy) from None
 
 

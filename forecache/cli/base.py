@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.shell_completion import CompletionItem
 
+from forecache.base.errors import ConflictError
+
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.declare import Pipeline, Trainable
@@ -146,6 +148,14 @@ def is_port_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Refuse a port that another process has, by ConflictError."""
+    if not is_port_free(host, port):
+        raise ConflictError(
+            f"Port {port} on {host} is in use.", remedy="Stop the process that listens there, or give --port."
+        )
 
 
 class NameParam(click.ParamType):  # type: ignore[type-arg]

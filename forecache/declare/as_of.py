@@ -71,12 +71,12 @@ def newest_as_of(pipeline: ScheduledDeclaration, now: datetime | None = None) ->
 
 def require_within(declared: DatedDeclaration, days: Collection[date]) -> None:
     if not days:
-        raise InputError(f"No night was given for {declared.name!r}.", remedy="Give at least one.")
+        raise InputError(f"No date was given for {declared.name!r}.", remedy="Give at least one.")
     for day in (min(days), max(days)):
         if day < declared.start or (declared.end and day > declared.end):
             raise InputError(
-                f"The night {day} lies outside {declared.name!r}.",
-                remedy=f"Its nights go from {declared.start} to {declared.end or 'yesterday'}.",
+                f"The date {day} lies outside {declared.name!r}.",
+                remedy=f"Its dates go from {declared.start} to {declared.end or 'yesterday'}.",
             )
 
 
@@ -88,7 +88,7 @@ def require_as_of(pipeline: ScheduledDeclaration, days: Collection[date]) -> Non
             before, after = pipeline.schedule.last_as_of_until(day), pipeline.schedule.first_as_of_from(day)
             near = [near for near in (before, after) if pipeline.start <= near <= (pipeline.end or near)]
             raise InputError(
-                f"The night {day} is no as-of date of {pipeline.name!r}, which has {pipeline.schedule.as_of_text}.",
+                f"The date {day} is no as-of date of {pipeline.name!r}, which has {pipeline.schedule.as_of_text}.",
                 remedy=f"Give {' or '.join(map(str, near))}.",
             )
 
@@ -101,8 +101,8 @@ def as_of_range(pipeline: ScheduledDeclaration, first: date, last: date) -> tupl
     for day in found if dates or first < pipeline.start or last > newest else ():
         if not pipeline.start <= day <= newest:
             raise InputError(
-                f"The night {day} lies outside {pipeline.name!r}.",
-                remedy=f"Its nights go from {pipeline.start} to {newest}.",
+                f"The date {day} lies outside {pipeline.name!r}.",
+                remedy=f"Its dates go from {pipeline.start} to {newest}.",
             )
     require_as_of(pipeline, found)
     return found

@@ -131,7 +131,7 @@ def require_scored(pipeline: Pipeline, night: date, there: Container[date | None
     """Refuse a night that is not among those with predictions; NotFoundError."""
     if night not in there:
         raise NotFoundError(
-            f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
+            f"Pipeline {pipeline.name!r} has no predictions for the as-of date {night}.",
             remedy=f"`forecache run {pipeline.name} --date {night}` scores it.",
         )
 

@@ -104,7 +104,7 @@ def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, sp
     ingest(settings, PURCHASES)
     with pytest.raises(InputError, match=r"night 1997-01-05 is empty.*Land a file for 1997-01-05"):
         build_features(settings, pipeline, [START + timedelta(days=4)])
-    with pytest.raises(InputError, match=r"night 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
+    with pytest.raises(InputError, match=r"date 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
         build_features(settings, pipeline, [date(2001, 1, 1)])
     with pytest.raises(NotFoundError, match="has no features for the night 1997-01-01"):
         feature_versions(settings, pipeline, [START])

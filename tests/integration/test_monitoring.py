@@ -174,7 +174,7 @@ def test_a_night_without_labels_or_predictions_says_so(lake: Settings, no_spark:
     result = monitor(lake, monitored, [CALM[0] - HORIZON])
     assert result.details["notes"] == {"2024-07-03": ["no performance: 2024-06-03 was not scored"]}
     assert {f.kind for f in measurements(lake, "returns")} == {"feature", "prediction", "estimate"}
-    with pytest.raises(NotFoundError, match="'returns' has no predictions for the night 2024-08-08"):
+    with pytest.raises(NotFoundError, match="'returns' has no predictions for the as-of date 2024-08-08"):
         monitor(lake, monitored, [date(2024, 8, 8)])
 
 

@@ -105,7 +105,7 @@ def test_nothing_is_built_from_what_fails_its_check(
     settings = load_settings(home=tmp_path / "home", project="shop_project", spark_master="local[2]")
     for day in DAYS:
         land(settings, day, *amounts, source="orders")
-    with pytest.raises(PipelinesFailedError, match=f"1 of 1 failed. orders: .*{column}") as failed:
+    with pytest.raises(PipelinesFailedError, match=f"orders.*{column}") as failed:
         run_night(settings)
     assert isinstance(failed.value.failures["orders"], CheckError)
     assert table_exists(settings, built)

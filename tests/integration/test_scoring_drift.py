@@ -53,7 +53,7 @@ def test_scores_that_moved_are_told_by_their_effect_size(settings: Settings) -> 
     assert moved.distances["nights before"].reference_rows == 8000
     assert sum(moved.counts) == 2000
     assert moved.metadata()["distances"]["nights before"]["psi"] > 0.25
-    with pytest.raises(NotFoundError, match="has no predictions for the night"):
+    with pytest.raises(NotFoundError, match="has no predictions for the as-of date"):
         prediction_drift(settings, PIPELINE, NIGHTS[4] + timedelta(days=1))
 
 

@@ -291,7 +291,7 @@ def test_a_night_that_has_not_ended_is_an_error_without_an_empty_table(
     assert cli.main(["run", "churn", "--date", "2099-01-01"]) == 4
     out, err = capsys.readouterr()
     assert out == ""
-    assert "The night 2099-01-01 lies outside 'churn'." in err
+    assert "The date 2099-01-01 lies outside 'churn'." in err
 
 
 def test_a_rebuild_of_an_ingestion_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

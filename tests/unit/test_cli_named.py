@@ -60,8 +60,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         ),
         ("release build NAME", "paymentz", f"{MODEL} 'paymentz'. Did you mean 'payments'? Those in asked_project: "
                                            "payments, search."),
-        ("store pull NAME", "rankinq", "The remote serves nothing for rankinq. Those in the remote: none. Else publish "
-                                       "and push first."),
+        ("store pull NAME", "rankinq", "The remote serves nothing for rankinq. Those in the remote: none. "
+                                       "`forecache store push` fills it."),
         ("store verify NAME", "rankinq", "There is no store or release 'rankinq'. Did you mean 'ranking'? Those in "),
         ("store push NAME", "payments", "Nothing is released of payments. Run `forecache release build payments`."),
         ("rollback NAME", "payments", "Nothing is released of payments. Run `forecache release build payments`."),

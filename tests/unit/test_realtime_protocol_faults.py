@@ -219,14 +219,14 @@ REFUSED = {
         change=take_all_memory,
     ),
     "missing field": Fault(
-        400, "The request field 'household_id' is missing. It is a whole number of 64 bits.",
+        400, "The request field 'household_id' is missing. It must be a whole number of 64 bits.",
         Asked(household=None),
     ),
     "unknown field": Fault(
         400, "The request has the unknown field 'colour'; it takes ", Asked(more={"colour": "red"}), is_prefix=True
     ),
     "wrong type": Fault(
-        400, "The request field 'household_id' is 'one'. It is a whole number of 64 bits.",
+        400, "The request field 'household_id' is 'one'. It must be a whole number of 64 bits.",
         Asked(household="one"),
     ),
     "number of another type": Fault(

@@ -64,7 +64,7 @@ def test_a_value_of_another_type_is_refused(kind: Any, sent: Any) -> None:
 
 def test_null_is_the_default_and_refused_without_one() -> None:
     assert column_of(RequestField("f", "bigint", default=4), [None, 5]).tolist() == [4, 5]
-    with pytest.raises(InputError, match="The request field 'f' is missing. It is a whole number"):
+    with pytest.raises(InputError, match="The request field 'f' is missing. It must be a whole number"):
         column_of(RequestField("f", "bigint"), [1, None])
     with pytest.raises(SettingsError, match="has default='4'"):
         RequestField("f", "bigint", default="4")

@@ -269,7 +269,7 @@ def test_a_range_of_days_is_that_of_its_as_of_dates(churn: Pipeline) -> None:
         as_of_range(weekly, date(2026, 1, 5), date(2026, 1, 10))
     with pytest.raises(InputError, match="2025-12-28 lies outside"):
         as_of_range(weekly, date(2025, 12, 24), date(2026, 1, 31))
-    with pytest.raises(InputError, match="lies outside 'churn'. Its nights go from 2026-01-04 to 20"):
+    with pytest.raises(InputError, match="lies outside 'churn'. Its dates go from 2026-01-04 to 20"):
         as_of_range(weekly, date(2026, 1, 4), date(2999, 1, 1))
 
 

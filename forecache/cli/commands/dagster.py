@@ -9,7 +9,7 @@ import click
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.cli.base import LazyGroup, command, settings
+from forecache.cli.base import LazyGroup, command, require_free_port, settings
 from forecache.cli.orchestrator import import_orchestrator
 
 _HERE = "forecache.cli.commands.dagster"
@@ -41,6 +41,7 @@ def webserver(host: str, port: int | None, code: str | None) -> None:
     """Start Dagster's UI: asset graph, runs, checks, schedules, backfills."""
     current = settings()
     arguments = ["-h", host, "-p", str(port or current.dagster_port), "-w", _workspace(current, code)]
+    require_free_port(host, port or current.dagster_port)
     _become(current, "dagster-webserver", arguments)
 
 
@@ -57,6 +58,7 @@ def daemon(code: str | None) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=4000, show_default=True, help="Port to listen on.")
 def code(host: str, port: int) -> None:
     """Start the code location: it loads the project, and evaluates sensors and schedules for the daemon."""
+    require_free_port(host, port)
     current = settings()
     module = import_orchestrator("resources.instance").definitions_module(current)
     _become(current, "dagster", ["api", "grpc", "-m", module, "-h", host, "-p", str(port)])

@@ -44,7 +44,8 @@ def _run_for_each(
                 failures.append(error)
     if failures:
         done = [row["pipeline"] for row in rows if "skipped" not in row]
-        click.echo(f"Done for: {', '.join(done) or 'no pipeline'}.", err=True)
+        if len(chosen) > 1:
+            click.echo(f"Done for: {', '.join(done) or 'none'}.", err=True)
         for failure in failures[1:]:
             click.echo(str(failure), err=True)
         raise failures[0]
@@ -110,7 +111,7 @@ def _exchange(
                 there = [*remote_pipelines(opened), *list_remote_models(opened)]
                 raise NotFoundError(
                     f"The remote serves nothing for {name}.",
-                    remedy=f"{known_names_remedy(name, there, where='the remote')} Else publish and push first.",
+                    remedy=f"{known_names_remedy(name, there, where='the remote')} `forecache store push` fills it.",
                 )
             store = open_store(current, name)
             if pulling:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
+from forecache.base.errors import ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
 from forecache.base.results import StageResult
-from forecache.cli.base import DateParam, DatesParam, Ranges, command, is_port_free, resolve_ranges, settings
+from forecache.cli.base import DateParam, DatesParam, Ranges, command, require_free_port, resolve_ranges, settings
 from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
@@ -60,6 +60,11 @@ def _run_job(
             )
     if failures and not pipelines:
         raise PipelinesFailedError(failures, of=len(failures))
+    if not pipelines and not sources:
+        raise NotFoundError(
+            f"{current.project} declares nothing that could run.",
+            remedy=f"Declare a pipeline in {current.project}/pipelines/, or start from one with `forecache init`.",
+        )
     results: list[StageResult] = []
     only: ForecacheError | None = None
     with StageProgress() as progress:
@@ -251,10 +256,7 @@ def dev(context: click.Context, host: str, port: int | None) -> None:
     """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C or SIGTERM stops all its processes."""
     current = settings()
     port = port or current.dagster_port
-    if not is_port_free(host, port):
-        raise ConflictError(
-            f"Port {port} on {host} is in use.", remedy="Stop the process that listens there, or give --port."
-        )
+    require_free_port(host, port)
     program = Path(sys.executable).with_name("dagster")
     if not program.is_file():
         raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")

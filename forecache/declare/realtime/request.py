@@ -58,14 +58,16 @@ def convert_value(field: RequestField, value: Any) -> FieldValue:
     """
     if value is None:
         if field.default is None:
-            raise InputError(f"The request field {field.name!r} is missing.", remedy=f"It is {_TAKES[field.type]}.")
+            raise InputError(
+                f"The request field {field.name!r} is missing.", remedy=f"It must be {_TAKES[field.type]}."
+            )
         value = field.default
     found = _CONVERT[field.type](value)
     if found is None:
         shown = repr(value)
         raise InputError(
             f"The request field {field.name!r} is {shown[:80]}{'...' * (len(shown) > 80)}.",
-            remedy=f"It is {_TAKES[field.type]}.",
+            remedy=f"It must be {_TAKES[field.type]}.",
         )
     return found
 

@@ -92,7 +92,8 @@ def require_passed(settings: Settings, table: str, night: date, *, state: str, d
     verdict = refuse_failed_date(settings, table, night)
     if verdict is None:
         raise CheckError(
-            f"As-of date {night} of table {table!r} was never checked.", remedy="Run the pipeline for that date."
+            f"As-of date {night} of table {table!r} was never checked.",
+            remedy=f"`forecache run NAME --date {night}` checks it.",
         )
     if verdict.inputs.partition(" ")[0] != state:
         raise CheckError(

@@ -141,8 +141,9 @@ def model_version(settings: Settings, pipeline: Trainable, version: int) -> Mode
     for candidate in known:
         if candidate.version == version:
             return candidate
-    listed = ", ".join(str(candidate.version) for candidate in known) or "none"
-    raise NotFoundError(f"Model {pipeline.name!r} has no version {version}.", remedy=f"Its versions: {listed}.")
+    listed = ", ".join(str(candidate.version) for candidate in known)
+    remedy = f"Its versions: {listed}." if known else f"It has none; `forecache train {pipeline.name}` makes the first."
+    raise NotFoundError(f"Model {pipeline.name!r} has no version {version}.", remedy=remedy)
 
 
 def diff_models(settings: Settings, pipeline: Trainable, first: int, second: int) -> dict[str, tuple[Any, Any]]:

@@ -45,6 +45,8 @@ def find_versions(settings: Settings, name: str) -> list[VersionRecord] | None:
     """The versions of a registered model, at most 1,000, those changed last first; [] if there is no such model."""
     if settings.mlflow_tracking_uri.startswith("http"):
         return _ask_server(settings.mlflow_tracking_uri, name)
+    if _is_nothing_registered(settings):
+        return []
     found = _select(
         settings,
         (
@@ -115,6 +117,12 @@ def _local_folder(uri: str) -> Path | None:
         return None
     path = Path(urllib.parse.unquote(parts.path) if parts.scheme else uri)
     return path if path.is_absolute() and path.is_dir() else None
+
+
+def _is_nothing_registered(settings: Settings) -> bool:
+    """True if there is no database yet: MLflow's client would create one, which takes seconds, and find it empty."""
+    scheme, _, path = settings.mlflow_tracking_uri.partition(":///")
+    return scheme == "sqlite" and not _has_own_settings() and not Path(path).exists()
 
 
 def _has_own_settings() -> bool:

@@ -1,5 +1,6 @@
 """Answers from one open version, assembled from bytes that are made once per version or once per second."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -56,7 +57,11 @@ class RequestKeys:
             return self.encode(value)
         if type(value) is int:
             return encode_key(self._schema, value)
-        raise InputError(f"The key {quote_value(value)} is not text or an integer.", remedy="Composite keys are a|b.")
+        shown = json.dumps(value, ensure_ascii=False)
+        raise InputError(
+            f"The key {shown[:60]}{'...' * (len(shown) > 60)} is not text or an integer.",
+            remedy="Write a key of several parts as text, with '|' between them.",
+        )
 
 
 def _text_encoder(schema: KeySchema) -> Callable[[str], bytes]:
