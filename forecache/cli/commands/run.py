@@ -11,6 +11,7 @@ import click
 
 from forecache.base.errors import ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
 from forecache.base.results import StageResult
+from forecache.base.table_names import QUARANTINE
 from forecache.cli.base import DateParam, DatesParam, Ranges, command, require_free_port, resolve_ranges, settings
 from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
@@ -111,6 +112,7 @@ def _run_job(
         for result in results:
             for warning in result.details.get("warnings", ()) if result.stage == "training_set" else ():
                 click.secho(f"! {warning}", fg="yellow", err=True)
+        _show_quarantined(results)
         _show_verdicts(current, results)
     if job == "ingest" and ranges:
         _show_unread(current, pipelines, sources, ranges)
@@ -139,6 +141,20 @@ def _show_unread(current: "Settings", pipelines: Sequence[str], sources: Sequenc
             files = "1 landing file" if len(waiting) == 1 else f"{len(waiting)} landing files"
             first = f"of {waiting[0]}" if len(waiting) == 1 else f"the first of {waiting[0]}"
             click.echo(f"! Not read yet: {files} of {name}, {first}. `forecache ingest {name}` reads all.", err=True)
+
+
+def _show_quarantined(results: list[StageResult]) -> None:
+    """Print how much of the landing files went to quarantine, and where to read why."""
+    for result in results:
+        rows, files = result.details.get("quarantined_rows", 0), result.details.get("quarantined_files", {})
+        if result.stage == "ingest" and (rows or files):
+            example = f", such as {min(files)}: {files[min(files)]}" if files else ""
+            click.secho(
+                f"! In quarantine: {rows:,} rows and {len(files):,} whole files of {result.subject}{example}. "
+                f'`forecache query "select * from {QUARANTINE}{result.subject}"` shows each with its reason.',
+                fg="yellow",
+                err=True,
+            )
 
 
 def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
