@@ -172,7 +172,7 @@ def test_every_variable_is_a_setting_and_every_command_exists() -> None:
             used |= {after for word, after in zip(words, words[1:], strict=False) if word == "forecache"}
     others = {"HOME", "JOB_NAME", "POD_IP", "POD_NAME", "DAGSTER_HOME", "executor.yaml"}
     assert names - others <= {f"FORECACHE_{name.upper()}" for name in Settings.model_fields}
-    assert used >= {"train", "run", "pull", "serve", "log", "stream", "migrate", "dagster", "maintain", "mail"}
+    assert used >= {"train", "run", "store", "serve", "log", "stream", "migrate", "dagster", "maintain", "mail"}
     assert used <= {*COMMANDS}
 
 

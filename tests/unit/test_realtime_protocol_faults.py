@@ -230,11 +230,12 @@ REFUSED = {
         Asked(household="one"),
     ),
     "number of another type": Fault(
-        400, "The request field 'household_id' is 1.5. It is a whole number of 64 bits.",
+        400, "The request field 'household_id' is 1.5. It must be a whole number of 64 bits.",
         Asked(household=1.5),
     ),
     "wrong type of a candidate": Fault(
-        400, "At place 0 of the candidates: The request field 'product_id' is 5. It is a text.", Asked(products=[5])
+        400, "At place 0 of the candidates: The request field 'product_id' is 5. It must be a text.",
+        Asked(products=[5]),
     ),
     "key that no row can have": Fault(400, "The key", Asked(products=[""]), is_prefix=True),
     "too many candidates": Fault(

@@ -55,7 +55,7 @@ def hide_pandas_from_arrow() -> None:
     """
     if "pandas" in sys.modules or any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         return
-    if "pyarrow" in sys.modules:
+    if sys.modules.get("pyarrow") is not None:
         _hide()
     else:
         sys.meta_path.insert(0, _AfterImport("pyarrow", _hide))
