@@ -24,6 +24,7 @@ setup-demo: ## What `make demo` needs: `make setup` without the tools of develop
 	@bash scripts/setup.sh --demo
 
 demo: setup-demo ## Run the main job from landing files to a served answer, and print what happened
+	@$(BIN)/python -m dagster_project.landing
 	@$(BIN)/forecache demo $(ARGS)
 
 setup-s3: ## `make setup`, and what Spark needs for a lake on S3
@@ -31,6 +32,7 @@ setup-s3: ## `make setup`, and what Spark needs for a lake on S3
 
 demo-s3: setup-s3 ## The same with landing zone, lake, checkpoints and store on an S3 server (MinIO, built here)
 	@bash scripts/install_test_services.sh minio
+	@$(BIN)/python -m dagster_project.landing
 	@$(BIN)/forecache demo --s3 $(ARGS)
 
 demo-shop: setup ## Recommend products to households and rank their searches, from a grocery's year of purchases (examples/shop)

@@ -52,7 +52,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
 Documents = dict[str, dict[str, Any]]
 _MODELS = (
     "On the 23,570 customers of the test split (as of 1998-04-01, labels known by 1998-06-30; trained on five as-of "
-    "dates from June to October 1997), from `make demo`."
+    "dates from June to October 1997), from `make bench-demo`."
 )
 _ELSEWHERE = (
     "Recency says most of what there is to say about churn in this cohort; a gradient-boosted model and a logistic "

@@ -1,8 +1,25 @@
 """The purchases of the CDNOW customers: the source, and the view of features that the pipelines share."""
 
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
-from forecache import Column, Feature, Features, FeatureView, Source, expect
+from forecache import Column, Feature, Features, FeatureView, Source, expect, load_settings
+
+FIRST_DAY, LAST_DAY = date(1997, 1, 1), date(1998, 6, 30)
+"""The days of the data as they were published."""
+
+
+def shift_file(home: Path) -> Path:
+    """The file with the days by which `make demo` has moved all dates of a home; without it, nothing is moved."""
+    return home / "cdnow_shift_days"
+
+
+def read_shift(home: Path) -> timedelta:
+    file = shift_file(home)
+    return timedelta(days=int(file.read_text())) if file.exists() else timedelta()
+
+
+SHIFT = read_shift(load_settings().home_path)
 
 PURCHASES = Source(
     name="purchases",
@@ -14,8 +31,8 @@ PURCHASES = Source(
         Column("amount", "double", minimum=0, description="Value of the purchase in US dollars."),
     ),
     event_time="date",
-    start=date(1997, 1, 1),
-    end=date(1998, 6, 30),
+    start=FIRST_DAY + SHIFT,
+    end=LAST_DAY + SHIFT,
     expectations=(
         expect("expect_column_values_to_match_regex", column="customer_id", regex=r"^\d{5}$"),
         expect("expect_column_values_to_be_between", column="amount", max_value=5000, severity="warning"),

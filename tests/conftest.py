@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares: settings with a home of their own, and one Spark session per worker."""
 
 import hashlib
+import importlib
 import inspect
 import os
 import pickle
@@ -16,6 +17,11 @@ from forecache.base.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# The demo's dates are those of the home that its declarations are imported in: here of none, and not of the checkout's.
+with pytest.MonkeyPatch.context() as patched:
+    patched.setenv("FORECACHE_HOME", os.devnull)
+    importlib.import_module("dagster_project.purchases")
 
 pytest_plugins = ["allowed_skips", "kafka"]
 

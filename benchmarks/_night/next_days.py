@@ -23,6 +23,7 @@ _SAMPLE_S = 0.02
 
 def measure(home: Path, size: str) -> dict[str, Any]:
     """Land all days but the last ones, train and run; then land and run one after the other."""
+    os.environ["FORECACHE_HOME"] = str(home)  # with the dates of the data, and not of another home
     from dagster_project.landing import landing_days
     from forecache.base.settings import load_settings
     from forecache.plugins.new_project.demo_data import land_demo_data
