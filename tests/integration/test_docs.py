@@ -9,11 +9,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import click
 import duckdb
 import pytest
+from ui_support import browser_page, find_browser
 
 import forecache.declare
 import forecache.plugins.recommend.models
@@ -32,21 +37,57 @@ def blocks(page: Path, *languages: str) -> list[str]:
     return [text for language, text in found if language in languages]
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_has_a_page_for_each_part(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, which has built without a warning."""
+    folder = tmp_path_factory.mktemp("site")
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
         cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    reference = tmp_path / "reference"
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_has_a_page_for_each_part(site: Path) -> None:
+    reference = site / "reference"
     assert "forecache rollback" in (reference / "commands" / "index.html").read_text()
     assert "forecache_reader_requests_total" in (reference / "metrics" / "index.html").read_text()
     http = (reference / "http" / "index.html").read_text()
     assert "POST /v1/{pipeline}" in http
     assert "results[].value" in http
     assert "max_gradient_norm" in (reference / "declarations" / "index.html").read_text()
+
+
+FOUND = {
+    "skew": "how-to/parity",
+    "backfill": "how-to/operate",
+    "quickstart": "quickstart",
+    "authentication": "how-to/serve",
+    "rollback": "how-to/operate",
+    "fallback": "how-to/real-time-models",
+    "online store": "how-to/features",
+}
+"""Words that people search for, and the page that has to be among the first two."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_browser() is None, reason="needs a browser: scripts/install_test_services.sh chromium")
+def test_the_search_finds_the_page_of_a_word_among_the_first_two(site: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser_page() as page:
+        Thread(target=server.serve_forever, daemon=True).start()
+        first_two = {}
+        for words in FOUND:
+            page.goto(f"http://127.0.0.1:{server.server_port}/?q={words}")
+            items = page.locator(".md-search-result__item")
+            items.nth(1).wait_for(state="attached")
+            links = [items.nth(place).locator("a").first.get_attribute("href") or "" for place in range(2)]
+            first_two[words] = [urlsplit(link).path.strip("/") for link in links]
+        server.shutdown()
+    assert {words: pages for words, pages in first_two.items() if FOUND[words] not in pages} == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
