@@ -8,6 +8,7 @@ python benchmarks/figures.py --check    write nothing; say what differs, and end
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,20 +177,23 @@ def _section(name: str, title: str, section: dict[str, Any], rows_of: results.Ro
 
 def page(found: Documents) -> str:
     """docs/explanation/benchmarks.md: the topics of `short_page`."""
+    measured = [section for topic in short_page.TOPICS if (section := found[topic.benchmark].get(topic.section))]
+    usual = Counter(map(short_page.place_of, measured)).most_common(1)[0][0] if measured else ""
     parts = [
         "# Benchmarks",
         "How fast Forecache is, beside Feast, Redis, PostgreSQL, MLflow, BentoML, Spark and scripts by hand. Peers run "
-        'at their better setting in the same run on the same machine, and answers are compared first. "Times better" '
-        "below 1 means that the peer is better.",
+        f"at their better setting in the same run on the same machine, and answers are compared first. Tables have the "
+        f'{short_page.MOST_ROWS} strongest peers. "Times better" below 1, in bold, means that the peer is better.',
         "`make figures` writes this page. [Every row, with the spread of the samples]"
         "(../../benchmarks/results/tables.md) and [what is compared and how](../../benchmarks/README.md) are in the "
         "repository. `make bench` measures a part of it again, in about an hour; each topic names its own command.",
+        f"Measured at {usual}, unless a topic says otherwise.",
     ]
     for topic in short_page.TOPICS:
         _, sections, rows_of = BENCHMARKS[topic.benchmark]
         section = found[topic.benchmark].get(topic.section)
         rows = [] if section is None else rows_of(topic.section, section)
-        parts += short_page.topic_parts(topic, sections[topic.section], section, rows, "../images/benchmarks")
+        parts += short_page.topic_parts(topic, sections[topic.section], section, rows, "../images/benchmarks", usual)
     return "\n\n".join(parts) + "\n"
 
 

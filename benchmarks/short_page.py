@@ -103,13 +103,22 @@ TOPICS = (
 )  # fmt: skip
 
 
-def topic_parts(topic: Topic, title: str, section: dict[str, Any] | None, rows: list[Row], charts: str) -> list[str]:
+def place_of(section: dict[str, Any]) -> str:
+    """Where and when a section was measured."""
+    moment = machine.moments_of(section)[0]
+    return f"commit {moment['commit']}, {moment['at'][:10]}, {moment['cores']} cores, {moment['processor']}"
+
+
+def topic_parts(
+    topic: Topic, title: str, section: dict[str, Any] | None, rows: list[Row], charts: str, usual_place: str = ""
+) -> list[str]:
     """The paragraphs of a topic.
 
     Args:
         title: What the section measures.
         rows: All rows of the section.
         charts: Folder of the charts, relative to the page.
+        usual_place: What need not be repeated of a section that was measured there.
     """
     found, title = topic.matching(rows), f"{title[0].upper()}{title[1:]}"
     if section is None or not found:
@@ -118,12 +127,12 @@ def topic_parts(topic: Topic, title: str, section: dict[str, Any] | None, rows: 
     parts = [f"## {topic.title}"]
     if topic.is_contest:
         parts += [verdict(topic, found), _contest(topic, shown)]
-        parts.append(f"![{topic.title}: {direction(topic)}]({charts}/{topic.file_name})")
+        parts.append(f"![{direction(topic).capitalize()}]({charts}/{topic.file_name})")
     else:
         parts.append(_alone(shown))
-    moment = machine.moments_of(section)[0]
-    where = f"commit {moment['commit']}, {moment['at'][:10]}, {moment['cores']} cores, {moment['processor']}"
-    return [*parts, " ".join([f"{title}: `{topic.command}`, {where}.", *(f"**{line}**" for line in warnings)])]
+    place = place_of(section)
+    where = "" if place == usual_place else f", {place}"
+    return [*parts, " ".join([f"{title}: `{topic.command}`{where}.", *(f"**{line}**" for line in warnings)])]
 
 
 def _contest(topic: Topic, rows: list[Row]) -> str:
@@ -132,7 +141,7 @@ def _contest(topic: Topic, rows: list[Row]) -> str:
     for row in rows:
         what, ours, peer, _ = row.cells(spread=False)
         times = topic.times_better(row)
-        lines.append([what, ours, peer, ratio_text(times) + (" (the peer is better)" if times < 1 else "")])
+        lines.append([what, ours, peer, f"**{ratio_text(times)}**" if times < 1 else ratio_text(times)])
     if len({(what, ours) for what, ours, _, _ in lines}) == 1:
         return markdown([f"{lines[0][0]}: {lines[0][1]}", HEADS[-1]], (line[2:] for line in lines))
     return markdown(HEADS, lines)
@@ -158,7 +167,7 @@ def verdict(topic: Topic, found: list[Row]) -> str:
     else:
         better = sum(each >= 1 for each in times)
         said = f"Forecache is better in {better} of {len(found)} comparisons. **Better peers: {'; '.join(ahead)}.**"
-    return f"{said} The table has the {MOST_ROWS} strongest peers." if len(found) > MOST_ROWS else said
+    return said
 
 
 def direction(topic: Topic) -> str:

@@ -13,7 +13,6 @@ from typing import Literal
 Kind = Literal["counter", "gauge", "histogram"]
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _NO_BASE_UNIT = re.compile(r"_(ms|us|ns|milliseconds|microseconds|minutes|hours|days|kb|mb|gb|percent)(_|$)")
-_UNITS = ("seconds", "bytes", "ratio", "info")
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,6 @@ class Metric:
             raise ValueError(f"{self.name} is a {self.kind}: names of counters end in _total, and no others do.")
         if found := _NO_BASE_UNIT.search(self.name):
             raise ValueError(f"{self.name} has the unit {found[1]}: use seconds, bytes or a ratio of 1.")
-
-    @property
-    def unit(self) -> str:
-        """The unit that the name ends in; "" for plain numbers."""
-        last = self.name.removesuffix("_total").rpartition("_")[2]
-        return last if last in _UNITS else ""
 
 
 @dataclass(frozen=True)
@@ -70,9 +63,9 @@ def _glossary_lines() -> Iterator[str]:
     for part in PARTS:
         yield f"## {part.title}\n"
         yield f"{part.about}\n"
-        yield "| Metric | Type | Unit | Labels | Meaning |"
-        yield "| --- | --- | --- | --- | --- |"
+        yield "| Metric | Type | Labels | Meaning |"
+        yield "| --- | --- | --- | --- |"
         for metric in part.metrics:
             labels = ", ".join(f"`{label}`" for label in metric.labels)
-            yield f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |"
+            yield f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
         yield ""
