@@ -22,11 +22,16 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines += [_streamed(found, used, name, what) for name, what in _STREAMS.items()]
     lines += [_realtime(found, used, name, what) for name, what in _MODELS.items()]
     lines += [_cached(found, used, name, what) for name, what in _MODELS.items()]
-    return "\n\n".join([markdown(HEADS, lines), *(machine_line(name, section) for name, section in used.items())])
+    return "\n\n".join([markdown(HEADS, lines), *([f"Measured on {_places(used)}."] if used else [])])
 
 
-def machine_line(name: str, section: dict[str, Any]) -> str:
-    return f"`{name}`: {machine.line_of(section)}"
+def _places(used: dict[str, dict[str, Any]]) -> str:
+    """Processors and commits, each with the sections that were measured there."""
+    sections: dict[str, list[str]] = {}
+    for name, section in used.items():
+        first = machine.moments_of(section)[0]
+        sections.setdefault(f"{first['processor']}, commit {first['commit']}", []).append(f"`{name}`")
+    return "; ".join(f"{place}: {', '.join(names)}" for place, names in sections.items())
 
 
 def _scored(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]]) -> list[str]:
