@@ -12,6 +12,8 @@ from mkdocs.structure.files import File, Files
 _LINK_OUT = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#]+?)(?:#[^)]*)?/?\)")
 _BOOSTED = re.compile(r"(quickstart|runbook)\.md|how-to/.*")
 """Pages that a search shows before others that match as well."""
+_WITHOUT_OPTIONS = re.compile(r"^(::: \S+)$(?!\n    )", re.MULTILINE)
+"""A declaration: its fields are in its docstring."""
 _ROUTES = "<!-- routes -->"
 _SERVER = "http://127.0.0.1:8080"
 
@@ -23,12 +25,14 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Boost pages, fill in the server's routes, and name files outside docs/, which are not part of the site."""
+    """Boost pages, fill in what is made from the code, and name files outside docs/, which are not part of the site."""
     depth = page.file.src_uri.count("/")
     if _BOOSTED.fullmatch(page.file.src_uri):
         page.meta.setdefault("search", {}).setdefault("boost", 2)
     if page.file.src_uri == "reference/http.md":
         markdown = markdown.replace(_ROUTES, http_routes())
+    if page.file.src_uri == "reference/declarations.md":
+        markdown = _WITHOUT_OPTIONS.sub(r"\1\n    options: {members: false}", markdown)
 
     def named(link: "re.Match[str]") -> str:
         leaves = len(link[2]) // 3 > depth
