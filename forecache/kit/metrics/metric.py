@@ -63,9 +63,10 @@ def _glossary_lines() -> Iterator[str]:
     for part in PARTS:
         yield f"## {part.title}\n"
         yield f"{part.about}\n"
-        yield "| Metric | Type | Labels | Meaning |"
-        yield "| --- | --- | --- | --- |"
+        yield "| Metric | Labels | Meaning |"
+        yield "| --- | --- | --- |"
         for metric in part.metrics:
             labels = ", ".join(f"`{label}`" for label in metric.labels)
-            yield f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
+            kind = "Histogram: " if metric.kind == "histogram" else ""
+            yield f"| `{metric.name}` | {labels} | {kind}{metric.help} |"
         yield ""
