@@ -177,7 +177,7 @@ BROKEN = [
      CANNOT + "TypeError: FeatureView.__init__() got an unexpected keyword argument 'keys'. Mend the module."),
     ("FeatureView('sums', ('shp',), (SALES,), TOTAL)",
      CANNOT + "FeatureView 'sums' has the key column 'shp', which none of its sources declares. sales has shop, day, "
-     "amount."),
+     "amount. Add the column, or a source without time (`Static()`) that lists its values."),
     ("FeatureView('Sums 1', ('shop',), (SALES,), TOTAL)",
      CANNOT + "The feature view name 'Sums 1' is not usable as a table name. Use lower-case letters, digits and "
      "underscores, starting with a letter, at most 63."),
