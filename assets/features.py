@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import details_json, feature_columns, key_columns, owners_of, stage_metadata
+from assets.metadata import details_json, feature_columns, key_columns, place_in_graph, stage_metadata
 from assets.partitions import as_of_freshness, as_of_partitions, source_dependencies
 from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
@@ -50,10 +50,9 @@ def _build_features_asset(
         name=table,
         deps=dependencies,
         description=f"{declared.description}\n\n{__doc__}".strip(),
-        group_name="features",
+        **place_in_graph(declared, stage="features"),
         pool=SPARK_POOL,
         kinds={"deltalake"},
-        owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(declared), *feature_columns(declared)])},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -64,7 +63,7 @@ def _build_features_asset(
                 CURRENT,
                 asset=table,
                 partitions_def=partitions,
-                description="The night is not older than its raw rows and its code.",
+                description="The date is not older than its raw rows and its code.",
             ),
         ],
     )
@@ -97,6 +96,6 @@ def _build_features_asset(
 
 def _stale_verdicts(nights: Iterable[date]) -> dict[date, checks.CheckVerdict]:
     """Verdicts on stale as-of dates that are not in the run; the newest 31 at most."""
-    reason = "Its raw rows or the code changed since it was built: run this night again."
+    reason = "Its raw rows or the code changed since it was built: run this date again."
     stale = checks.CheckVerdict(False, reason, severity=dg.AssetCheckSeverity.WARN)
     return dict.fromkeys(sorted(nights)[-_MAX_STALE_SHOWN:], stale)

@@ -4,26 +4,59 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import dagster as dg
 
+from forecache.base.links import status_page_url
 from forecache.base.output_kinds import spark_name
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Source
+from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Source, TableSource
 from forecache.declare.sources.column import key_types
 from resources.instance import runner_instance
 
+SOURCES, VIEWS = "sources", "feature_views"
+NAME_TAG, STAGE_TAG = "forecache/name", "forecache/stage"
 
-class _HasOwner(Protocol):
+
+class _Declared(Protocol):
+    @property
+    def name(self) -> str: ...
     @property
     def owner(self) -> str: ...
 
 
-def owners_of(declared: _HasOwner) -> list[str]:
-    """The declared owner as a list for Dagster; empty if the declaration names none."""
-    return [declared.owner] if declared.owner else []
+def place_in_graph(declared: _Declared, *, stage: str) -> dict[str, Any]:
+    """Group, tags and owner of an asset of a declaration.
+
+    Each pipeline, recommender, real-time model, stream and mailing is a group of the graph; all sources are one, and so
+    are all feature views, which several may use. The tags filter the graph and the catalog by name and stage.
+    """
+    group = getattr(declared, "maker", declared).name  # a second table of a recommender stands with it
+    if isinstance(declared, Source | TableSource | FeatureView):
+        group = VIEWS if isinstance(declared, FeatureView) else SOURCES
+    return {
+        "group_name": group,
+        "tags": {NAME_TAG: declared.name, STAGE_TAG: stage},
+        "owners": [declared.owner] if declared.owner else [],
+    }
+
+
+def add_page_link(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
+    """The asset with a link to the page on its declaration, or with the command that writes that page."""
+    name = spec.tags.get(NAME_TAG)
+    if name is None or spec.group_name == SOURCES:
+        return spec
+    return spec.merge_attributes(
+        metadata={"page": link_or_text(status_page_url(settings, name), f"forecache report {name} --open")}
+    )
+
+
+def link_or_text(url: str, text: str) -> dg.MetadataValue[Any]:
+    """A link; the text if the settings name no address of the server that has it."""
+    return dg.MetadataValue.url(url) if url else dg.MetadataValue.text(text)
 
 
 def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
@@ -61,13 +94,15 @@ def _format_cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 
-def embed_plots(documents: Mapping[str, str]) -> dg.MarkdownMetadataValue:
-    """SVG documents inside the metadata itself, so that the UI needs no file server."""
-    images = [
-        f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
-        for name, svg in documents.items()
-    ]
-    return dg.MetadataValue.md("\n\n".join(images))
+def embed_plots(
+    documents: Mapping[str, str], *, titles: Mapping[str, str] = MappingProxyType({})
+) -> dg.MarkdownMetadataValue:
+    """SVG documents inside the metadata itself, so that the UI needs no file server; those with a title under it."""
+    parts = []
+    for name, svg in documents.items():
+        image = f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+        parts += [f"#### {titles[name]}", image] if name in titles else [image]
+    return dg.MetadataValue.md("\n\n".join(parts))
 
 
 def declared_columns(source: AnySource) -> list[dg.TableColumn]:

@@ -9,9 +9,11 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import embed_plots, owners_of, stage_metadata
+from assets.metadata import embed_plots, link_or_text, place_in_graph, stage_metadata
 from assets.stage import RunStep, explain_errors
 from assets.views import evaluation_plots, metrics_view, training_view, verdict_view
+from forecache.base.links import mlflow_run_url, model_report_url, model_version_url
+from forecache.base.settings import Settings
 from forecache.declare import RegisteredModel, TorchModel, Trainable
 from resources.instance import TRAINING_POOL
 from resources.settings_resource import SettingsResource
@@ -31,10 +33,9 @@ def build_candidate(pipeline: Trainable) -> dg.AssetsDefinition:
         name=candidate_name(pipeline),
         deps=[pipeline.training_table],
         description=_CANDIDATE,
-        group_name="training",
+        **place_in_graph(pipeline, stage="training"),
         pool=TRAINING_POOL,
         kinds={"pytorch", "python"} if isinstance(pipeline.model, TorchModel) else {"python"},
-        owners=owners_of(pipeline),
     )
     @explain_errors
     def train_candidate(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
@@ -44,10 +45,39 @@ def build_candidate(pipeline: Trainable) -> dg.AssetsDefinition:
         night = step.night_of(pipeline.training_table)
         result = step.run_stage(train, step.settings, pipeline, night)
         yield dg.MaterializeResult(
-            metadata={**stage_metadata(step.settings, result), "night": str(night), **training_view(result)}
+            metadata={
+                **stage_metadata(step.settings, result),
+                "as_of": str(night),
+                "mlflow_run": _mlflow_run(step.settings, pipeline, result.details["mlflow_run_id"]),
+                **training_view(result),
+            }
         )
 
     return train_candidate
+
+
+def _mlflow_run(settings: Settings, pipeline: Trainable, run_id: str) -> dg.MetadataValue[Any]:
+    """A link to a run in MLflow, or its id."""
+    if not settings.mlflow_public_url:
+        return dg.MetadataValue.text(run_id)
+    from forecache.models.tracking.client import connect_mlflow
+    from forecache.models.tracking.runs import experiment_of
+
+    experiment = experiment_of(settings, connect_mlflow(settings), pipeline)
+    return dg.MetadataValue.url(mlflow_run_url(settings, experiment, run_id))
+
+
+def _model_links(settings: Settings, pipeline: Trainable, version: int) -> dict[str, dg.MetadataValue[Any]]:
+    """A version's page in MLflow, and its report."""
+    return {
+        "mlflow_version": link_or_text(
+            model_version_url(settings, pipeline.name, version), f"models:/{pipeline.name}/{version}"
+        ),
+        "report": link_or_text(
+            model_report_url(settings, pipeline.name, version),
+            f"forecache report {pipeline.name} --version {version} --open",
+        ),
+    }
 
 
 GATE = "passes_gate"
@@ -69,10 +99,9 @@ def build_registered_model(pipeline: Trainable, model: RegisteredModel) -> dg.As
     """An external asset for a pipeline's model that is trained and registered outside this project."""
     return dg.AssetSpec(
         model_name(pipeline),
-        description=f"{model.uri} in MLflow, which is resolved whenever a night is scored.",
-        group_name="registry",
+        description=f"{model.uri} in MLflow, which is resolved whenever a date is scored.",
+        **place_in_graph(pipeline, stage="registry"),
         kinds={"mlflow"},
-        owners=owners_of(pipeline),
         metadata={"model_uri": model.uri},
     )
 
@@ -86,9 +115,8 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
         name=asset,
         deps=[candidate_name(pipeline)],
         description=__doc__,
-        group_name="registry",
+        **place_in_graph(pipeline, stage="registry"),
         kinds={"mlflow", "onnx"} if isinstance(pipeline.model, TorchModel) else {"mlflow"},
-        owners=owners_of(pipeline),
         check_specs=[
             dg.AssetCheckSpec(
                 GATE,
@@ -121,7 +149,8 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
             metadata={
                 **stage_metadata(current, result),
                 "model_version": version,
-                "mlflow_run_id": result.details["mlflow_run_id"],
+                **_model_links(current, pipeline, version),
+                "mlflow_run": _mlflow_run(current, pipeline, result.details["mlflow_run_id"]),
                 "metrics": metrics_view(result.details),
                 "plots": evaluation_plots(evaluation),
             }

@@ -102,7 +102,7 @@ def as_of_freshness(schedule: Schedule, end: date | None) -> dg.FreshnessPolicy 
 class TrainingSetConfig(dg.Config):
     """Configuration of a training set."""
 
-    night: str = Field("", description="As-of date (YYYY-MM-DD) to train for. Default: the newest one.")
+    as_of: str = Field("", description="As-of date (YYYY-MM-DD) to train for. Default: the newest one.")
 
 
 def choose_training_night(

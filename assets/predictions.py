@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import owners_of, prediction_schema, stage_metadata
+from assets.metadata import place_in_graph, prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import nightly_freshness, pipeline_partitions
 from assets.stage import RunStep, explain_errors
@@ -23,16 +23,15 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The prediction table of a pipeline."""
     table = pipeline.prediction_table
     partitions = pipeline_partitions(pipeline)
-    about = "Each entity once, every output there and in range. A night that fails is never published."
+    about = "Each entity once, every output there and in range. A date that fails is never published."
 
     @dg.asset(
         name=table,
         deps=[pipeline.feature_table, *_model_assets(pipeline)],
         description=f"{pipeline.description}\n\n{__doc__}",
-        group_name="predictions",
+        **place_in_graph(pipeline, stage="predictions"),
         pool=SPARK_POOL,
         kinds={"deltalake"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
-        owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import details_json, owners_of, stage_metadata
+from assets.metadata import details_json, place_in_graph, stage_metadata
 from assets.partitions import nightly_freshness
 from assets.stage import RunStep, explain_errors
 from forecache.declare import Served
@@ -37,10 +37,9 @@ def build_published(
         name=published_name(pipeline),
         deps=[pipeline.served_table, *after],
         description=__doc__,
-        group_name="serving",
+        **place_in_graph(pipeline, stage="serving"),
         pool=published_name(pipeline),
         kinds={pipeline.publishing.backend, "http"},
-        owners=owners_of(pipeline),
         freshness_policy=nightly_freshness(pipeline),
     )
     @explain_errors

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import details_json, owners_of, source_schema, stage_metadata
+from assets.metadata import details_json, place_in_graph, source_schema, stage_metadata
 from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
@@ -35,9 +35,8 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     partitions = source_partitions(source)
     common: dict[str, Any] = {
         "kinds": {"deltalake"},
-        "owners": owners_of(source),
         "deps": [f"landing_{source.name}"],
-        "group_name": "raw",
+        **place_in_graph(source, stage="raw"),
         # A day without a file that was read is not materialized.
         "skippable": True,
     }

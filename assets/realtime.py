@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import details_json, owners_of, stage_metadata
+from assets.metadata import details_json, place_in_graph, stage_metadata
 from assets.model import model_name
 from assets.partitions import as_of_partitions, choose_training_night
 from assets.published import published_name
@@ -47,10 +47,9 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
             *(published_name(view) for view in realtime.views),
         ],
         description=f"{realtime.description}\n\n{_RELEASED}".strip(),
-        group_name="serving",
+        **place_in_graph(realtime, stage="serving"),
         pool=released_name(realtime),
         kinds={"http"},
-        owners=owners_of(realtime),
     )
     @explain_errors
     def build_release(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.metadata import declared_columns, owners_of, source_schema
+from assets.metadata import declared_columns, place_in_graph, source_schema
 from forecache.base.table_names import STREAM
 from forecache.declare import AnySource, Source, StreamDay, TableSource
 from resources.settings_resource import SettingsResource
@@ -31,9 +31,8 @@ def build_landing(source: Source) -> dg.AssetSpec:
         landing_name(source),
         description=f"{source.description}\n\n{_LANDING}",
         deps=[STREAM + source.extract.stream] if isinstance(source.extract, StreamDay) else [],
-        group_name="landing",
+        **place_in_graph(source, stage="landing"),
         kinds={"csv", "json", "parquet"},
-        owners=owners_of(source),
         metadata={"file_pattern": source.file_pattern, "dagster/column_schema": source_schema(source)},
     )
 
@@ -97,9 +96,8 @@ def build_table(source: TableSource) -> dg.AssetSpec:
     return dg.AssetSpec(
         source.asset_name,
         description=f"{source.description}\n\n{_TABLE}",
-        group_name="tables",
+        **place_in_graph(source, stage="tables"),
         kinds={"deltalake" if source.format == "delta" else "parquet"},
-        owners=owners_of(source),
         metadata={"dagster/uri": source.uri, "dagster/column_schema": dg.TableSchema(declared_columns(source))},
     )
 

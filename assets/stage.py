@@ -80,12 +80,12 @@ class RunStep:
         """The as-of date of a training set or a candidate, from its newest materialization."""
         event = self.context.instance.get_latest_materialization_event(dg.AssetKey(asset))
         known = event.asset_materialization.metadata if event and event.asset_materialization else {}
-        if "night" not in known:  # such as a materialization that a person reported in the UI
+        if "as_of" not in known:  # such as a materialization that a person reported in the UI
             raise NotFoundError(
                 f"The newest materialization of {asset} names no as-of date, or there is none.",
                 remedy="Materialize it first.",
             )
-        return date.fromisoformat(str(known["night"].value))
+        return date.fromisoformat(str(known["as_of"].value))
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""

@@ -5,13 +5,14 @@ the live layers, and the landing files of a source with `extract=StreamDay(...)`
 reads to answer events are not drawn as inputs: the graph would have a circle.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from assets.metadata import declared_columns, markdown_table, owners_of
+from assets.metadata import declared_columns, markdown_table, place_in_graph
 from forecache.base.settings import Settings
 from forecache.declare import Stream
+from forecache.declare.project import Published
 from forecache.declare.stream import FEATURES
 from forecache.stream.status import (
     CHECKS,
@@ -42,9 +43,8 @@ def build_topic(stream: Stream) -> dg.AssetSpec:
     return dg.AssetSpec(
         topic_name(stream),
         description=f"{topic.source.description}\n\nThe Kafka topic `{topic.topic}`: events as they happen.".strip(),
-        group_name="streams",
+        **place_in_graph(stream, stage="streams"),
         kinds={"kafka"},
-        owners=owners_of(topic.source),
         metadata={"topic": topic.topic, "format": type(topic.format).__name__},
     )
 
@@ -57,14 +57,13 @@ def build_stream(stream: Stream) -> dg.AssetSpec:
         stream.table,
         deps=[topic_name(stream)],
         description=f"{stream.description}\n\n{__doc__}".strip(),
-        group_name="streams",
+        **place_in_graph(stream, stage="streams"),
         kinds={"deltalake", "kafka"},
-        owners=owners_of(stream),
         metadata={"dagster/column_schema": dg.TableSchema(columns), "engine": stream.engine},
     )
 
 
-def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.AssetSpec]:
+def build_live_layers(stream: Stream, published: Mapping[str, Published]) -> list[dg.AssetSpec]:
     """The live layers that a stream feeds, each above a published version."""
     return [
         dg.AssetSpec(
@@ -72,9 +71,9 @@ def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.Asset
             deps=[stream.table, *([f"published_{store}"] if store in published else [])],
             description="Live layer: what the stream says of a key since the version that is served was made. The "
             "tailer follows the stream's table, and compares the layer with it every minute.",
-            group_name="serving",
+            # With the stream, the groups of stream, sources and views would be a circle.
+            **place_in_graph(published.get(store, stream), stage="serving"),
             kinds={"lmdb", "http"},
-            owners=owners_of(stream),
         )
         for store in stream.live_names
     ]

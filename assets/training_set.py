@@ -1,4 +1,4 @@
-"""Training set: features and labels of past nights, split by time so that no label reaches into a later split."""
+"""Training set: features and labels of past as-of dates, split by time so that no label reaches into a later split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import feature_columns, key_columns, owners_of, stage_metadata
+from assets.metadata import feature_columns, key_columns, place_in_graph, stage_metadata
 from assets.partitions import TrainingSetConfig, choose_training_night
 from assets.raw import ingest_pending_files
 from assets.sources import source_asset
@@ -63,10 +63,9 @@ def build_training_set_asset(
         name=table,
         deps=deps,
         description=description,
-        group_name="training",
+        **place_in_graph(declared, stage="training"),
         pool=SPARK_POOL,
         kinds={"deltalake"},
-        owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema(list(columns))},
         check_specs=[dg.AssetCheckSpec(SEPARATE, asset=table, blocking=True, description=apart)],
     )
@@ -77,12 +76,12 @@ def build_training_set_asset(
         from forecache.lake.quality.stage_checks import check_training_splits
 
         step = RunStep(context, settings.load())
-        night = choose_training_night(declared, context, config.night)
+        night = choose_training_night(declared, context, config.as_of)
         for source in declared.all_sources:
             ingest_pending_files(step, source, last=night)
         result = build(step, night)
         yield dg.MaterializeResult(
-            metadata={**stage_metadata(step.settings, result), "night": str(night), **splits_view(result)}
+            metadata={**stage_metadata(step.settings, result), "as_of": str(night), **splits_view(result)}
         )
         found = check_training_splits(declared, result)
         yield checks.check_result(table, SEPARATE, checks.CheckVerdict(found.success, found.sentence), blocking=True)

@@ -17,7 +17,15 @@ from forecache.lake.quality.validate import CheckReport
 if TYPE_CHECKING:
     from forecache.models.registry.gate.gate_checks import Check
 
-_PLOTS = ("label_mean", "roc", "gain", "places", "calibration", "importance")
+_PLOTS = {
+    "label_mean": "Mean label by as-of date",
+    "roc": "ROC curve",
+    "gain": "Cumulative gain",
+    "places": "nDCG by places",
+    "calibration": "Calibration",
+    "importance": "Feature importance",
+}
+"""The plots of a model that are shown, with their titles."""
 _MOST_EPOCHS = 50
 _MOST_DATES = 12
 
@@ -100,7 +108,8 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The most important plots; the report has all of them."""
     drawn = [draw(evaluation, standalone=True) for draw in find_hooks("draw_evaluation")]
-    return embed_plots({name: svg for plots in drawn for name, svg in plots.items() if name in _PLOTS})
+    shown = {name: svg for plots in drawn for name, svg in plots.items() if name in _PLOTS}
+    return embed_plots(shown, titles=_PLOTS)
 
 
 def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
@@ -141,7 +150,7 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
         if name != "basis"
     ]
     return {
-        "predicted_from": predicted.get("basis", "nothing is known of such a night yet"),
+        "predicted_from": predicted.get("basis", "nothing is known of such a date yet"),
         "plan": markdown_table(("", "predicted", "actual"), rows),
         **({"runtime": details["plan"]["reason"]} if "plan" in details else {}),
         **{name: details["batch"][name] for name in ("batch_rows", "batch_source") if details.get("batch")},

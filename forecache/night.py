@@ -89,7 +89,7 @@ def train_model(run: ProcessRun, declared: Pipeline | Realtime, night: date, *, 
     recover_interrupted(settings, declared, progress=run.progress)
     version = registered.details["model_version"]
     run.report_progress(f"the gate judges {declared.name} version {version}")
-    verdict = run_gate(settings, declared, version, actor="night", run_id=run.run_id)
+    verdict = run_gate(settings, declared, version, actor="nightly run", run_id=run.run_id)
     if not verdict.passed:
         run.add_objection(verdict.line)
 

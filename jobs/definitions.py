@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.features import build_features, build_joined_features
+from assets.metadata import add_page_link
 from assets.model import build_candidate, build_model, build_registered_model
 from assets.predictions import build_predictions
 from assets.published import build_published
@@ -39,6 +40,7 @@ from jobs.realtime import realtime_definitions
 from jobs.schedules import build_delivery_sensors
 from jobs.streams import stream_definitions
 from jobs.training import build_approval_job, build_full_job, build_training_job, build_training_schedule
+from resources.dagster_internals import replace
 from resources.settings_resource import SettingsResource
 
 SOURCE_ASSETS = (build_landing, build_raw)
@@ -50,7 +52,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """Definitions for the project's pipelines; a module that cannot be used is an asset of the group `broken`."""
     project = read_project(settings)
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
-    return dg.Definitions.merge(
+    defined = dg.Definitions.merge(
         dg.Definitions(
             resources={"settings": resource},
             executor=dg.in_process_executor,
@@ -66,6 +68,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         *(define(project, settings) for define in find_hooks("orchestration")),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
+    linked = dg.map_asset_specs(lambda spec: add_page_link(spec, settings), defined.assets or [])
+    return replace(defined, assets=list(linked))
 
 
 def broken_module(name: str, reason: str) -> dg.AssetSpec:

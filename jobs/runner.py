@@ -93,7 +93,7 @@ class JobRunner:
         """Run a job of a declaration for a range of as-of dates."""
         config: dict[str, Any] = {}
         if job == "training" and isinstance(declared, (Pipeline, Realtime)):
-            config = {"ops": {declared.training_table: {"config": {"night": nights[1].isoformat()}}}}
+            config = {"ops": {declared.training_table: {"config": {"as_of": nights[1].isoformat()}}}}
         self.run_job(f"{declared.name}_{job}", nights=nights, config=config, rebuild=rebuild)
 
     def run_job(

@@ -148,7 +148,7 @@ def build_delivery_sensors(pipeline: ScheduledDeclaration, job: AssetJob) -> lis
         tags = partition_tags(first, last)
         statuses = [status for status in dg.DagsterRunStatus if status not in _FAILED]
         if context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags, statuses=statuses), limit=1):
-            return dg.SkipReason(f"The night {last} was run.")
+            return dg.SkipReason(f"As-of date {last} was run.")
         late = describe_late_sources(pipeline, settings.load(), first, last)
         if late:
             return dg.SkipReason(not_delivered_reason(job, late))

@@ -33,7 +33,7 @@ def stream_definitions(project: Project) -> dg.Definitions:
     if not streams:
         return dg.Definitions()
     topics = {each.topic.name: build_topic(each) for each in streams}
-    layers = [layer for each in streams for layer in build_live_layers(each, list(project.publishable))]
+    layers = [layer for each in streams for layer in build_live_layers(each, project.publishable)]
     return dg.Definitions(
         assets=[*topics.values(), *(build_stream(each) for each in streams), *layers],
         asset_checks=[build_stream_checks(each) for each in streams],

@@ -42,7 +42,7 @@ def full_job_name(pipeline: Trainable) -> str:
 
 def build_full_job(pipeline: Pipeline) -> AssetJob:
     """The first run of a pipeline: training, and then the nightly job with the model that passed the gate."""
-    about = f"Train {pipeline.name}, then score and publish a night."
+    about = f"Train {pipeline.name}, then score and publish an as-of date."
     return build_asset_job(full_job_name(pipeline), about, training_selection(pipeline) | nightly_selection(pipeline))
 
 

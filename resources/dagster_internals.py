@@ -42,6 +42,7 @@ from dagster._core.storage.tags import (
     RUN_KEY_TAG,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._record import replace
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 CHECKED_WITH = "1.13.27"
@@ -81,6 +82,7 @@ __all__ = [
     "UnresolvedAssetJobDefinition",
     "WorkerStatus",
     "execute_run_iterator",
+    "replace",
 ]
 
 

@@ -6,6 +6,9 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+URL = r"^(https?://[^/].*)?$"
+"""An address that a browser opens, or nothing."""
+
 
 class StreamSettings(BaseSettings):
     kafka_brokers: str = Field(
@@ -100,6 +103,12 @@ class MessageSettings(BaseSettings):
 class ReaderSettings(BaseSettings):
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
+    reader_public_url: str = Field(
+        "",
+        pattern=URL,
+        description="Address of the server in people's browsers, such as https://forecache.example.org; Dagster's "
+        "assets then link to the pages on their names.",
+    )
     reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
     reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
     reader_anonymous: bool = Field(
@@ -197,11 +206,23 @@ class LakeSettings(BaseSettings):
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
     mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
 
+    mlflow_public_url: str = Field(
+        "",
+        pattern=URL,
+        description="Address of MLflow's UI in people's browsers; Dagster and the server's pages then link to model "
+        "versions and runs.",
+    )
+
     dagster_uri: str = Field(
         "",
         repr=False,
         description="PostgreSQL database of Dagster's instance, such as postgresql://user:secret@host/dagster. "
         "Default: SQLite in HOME/dagster.",
+    )
+    dagster_public_url: str = Field(
+        "",
+        pattern=URL,
+        description="Address of Dagster's UI in people's browsers; the server's pages then link to assets and runs.",
     )
     schedules: Literal["off", "on"] = Field(
         "off", description="Whether Dagster's schedules run from the start; off: each is switched on in its UI."

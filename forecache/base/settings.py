@@ -51,7 +51,10 @@ class Settings(
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
 
-    @field_validator("landing", "lake", "store", "mlflow_artifacts", "training_checkpoints")
+    @field_validator(
+        "landing", "lake", "store", "mlflow_artifacts", "training_checkpoints",
+        "reader_public_url", "dagster_public_url", "mlflow_public_url",
+    )  # fmt: skip
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/") if value not in ("", "/") else value

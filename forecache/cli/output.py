@@ -172,7 +172,7 @@ def show_stages(results: Sequence[StageResult], *, title: str = "") -> None:
         )
         for result in results
     ]
-    show_table(("stage", "of", "nights", "rows", "seconds", "result"), rows, title=title, right=("rows", "seconds"))
+    show_table(("stage", "of", "as of", "rows", "seconds", "result"), rows, title=title, right=("rows", "seconds"))
 
 
 def describe_outcome(result: StageResult) -> str:

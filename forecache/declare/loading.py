@@ -167,7 +167,7 @@ def load_trainable(settings: Settings, name: str) -> Trainable:
         raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
     if not isinstance(found, Pipeline):
         raise InputError(
-            f"{name!r} is a {found.maker.kind}: it is fitted anew every night, and no model of it is registered.",
+            f"{name!r} is a {found.maker.kind}: each nightly run fits it anew, and no model of it is registered.",
             remedy=f"`forecache run {name}` fits and publishes it.",
         )
     return found

@@ -184,7 +184,7 @@ def feature_versions(settings: Settings, declared: Pipeline | FeatureView, night
     for night in nights:
         if night not in records:
             raise NotFoundError(
-                f"{declared.name!r} has no features for the night {night}.",
+                f"{declared.name!r} has no features for as-of date {night}.",
                 remedy=f"`forecache run PIPELINE --date {night}` builds them.",
             )
         versions[night] = records[night].delta_version

@@ -51,7 +51,7 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
         for _ in range(1 if by_entity else 3):
             first = dates.first_as_of_from(first + horizon)
         raise InputError(
-            f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
+            f"Pipeline {pipeline.name!r} cannot train as of {night}: its data starts on {pipeline.start}.",
             remedy=f"{'One label horizon is' if by_entity else 'Three label horizons are'} needed: train on {first} or "
             "later.",
         )
@@ -162,7 +162,7 @@ def _build(
     if empty:
         raise InputError(
             f"The {empty[0][0]} split of pipeline {pipeline.name!r} has no entity on {empty[0][1]}.",
-            remedy="Ingest earlier landing files or train on a later night."
+            remedy="Ingest earlier landing files or train as of a later date."
             if pipeline.training.split is None
             else "Give it a larger share of the entities: EntitySplit(validation=..., test=...).",
         )

@@ -99,8 +99,8 @@ def describe_nights(
     for night, version in versions.items():
         if not sum(file.rows for file in files[night]):
             raise InputError(
-                f"Pipeline {pipeline.name!r} has no entity on the night {night}: its features are empty.",
-                remedy="Ingest the landing files of that day or choose a later night.",
+                f"Pipeline {pipeline.name!r} has no entity on {night}: its features are empty.",
+                remedy="Ingest the landing files of that day or choose a later date.",
             )
         inputs = night_inputs(pipeline, model, version)
         inputs += f" compared_with={compared_with}" if compared_with else ""

@@ -173,8 +173,8 @@ class StreamStep:
             nights = self.views[name].plan.nights
             if each.as_of != NOTHING_YET and (newest - each.as_of).days > nights:
                 return (
-                    f"The night of the view {name} is as of {each.as_of} and can be merged for {nights} days: "
-                    f"events of {newest} see none of its features. Publish a newer night: `forecache run {name}`."
+                    f"The version of the view {name} is as of {each.as_of} and can be merged for {nights} days: "
+                    f"events of {newest} see none of its features. Publish a newer one: `forecache run {name}`."
                 )
         return ""
 

@@ -113,7 +113,7 @@ def test_empty_night_is_named(home: Path, forecache: Command) -> None:
     (home / "landing" / "purchases" / f"{NIGHT}.csv").unlink()
     ended = forecache("run", "churn", "--date", NIGHT)
     assert ended.code == 4
-    assert f"The night {NIGHT} is empty" in ended.last_line
+    assert f"As-of date {NIGHT} is empty" in ended.last_line
 
 
 @pytest.mark.usefixtures("home")

@@ -71,11 +71,11 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{url} did not answer in two minutes")
 
 
-def test_graph_shows_every_layer_and_the_ingested_source(base: str) -> None:
+def test_graph_shows_the_group_of_each_declaration_and_the_ingested_source(base: str) -> None:
     with browser_page() as page:
         open_graph(page, base)
-        for layer in ("landing", "raw", "features", "training", "registry", "predictions", "serving"):
-            page.get_by_text(layer, exact=True).first.wait_for()
+        for group in ("sources", "feature_views", "orders"):
+            page.get_by_text(group, exact=True).first.wait_for()
         for asset in ("landing_orders", "raw_orders", "features_orders", "model_orders", "published_orders"):
             page.get_by_text(asset).first.wait_for()
         in_order = ("landing_orders", "raw_orders", "model_orders", "published_orders")

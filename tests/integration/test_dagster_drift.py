@@ -88,7 +88,7 @@ def test_the_first_night_passes_with_words_and_without_figures(lake: Settings, i
     assert materialize(lake, instance, PIPELINE, NIGHTS[0], NIGHTS[0]).success
     drift = evaluations(instance, DRIFT)[NIGHTS[0].isoformat()]
     assert drift.passed
-    assert "No night before it was scored." in drift.description
+    assert "No date before it was scored." in drift.description
     challenger = evaluations(instance, CHALLENGER)[NIGHTS[0].isoformat()]
     assert challenger.passed
     assert challenger.description == "There is no challenger: nothing was scored beside the champion."
@@ -124,7 +124,7 @@ def test_a_night_that_moved_is_an_error_that_holds_nothing_up_and_its_report_is_
     assert "correlation" in shown["comparison"]
 
     report = metadata(instance, f"drift_report_{PIPELINE.name}")
-    assert report["reference"] == f"night {NIGHTS[2]}"
+    assert report["reference"] == f"as-of date {NIGHTS[2]}"
     assert Path(report["report"]).is_file()
     assert metadata(instance, f"published_{PIPELINE.name}")["skipped"] is False
 

@@ -24,7 +24,7 @@ def test_the_dates_that_are_not_refused_are_checked_and_published_and_the_run_fa
     file.unlink()
     good = LAST - timedelta(days=1)
     stages: list[StageResult] = []
-    with pytest.raises(CheckError, match=rf"1 of 2 dates of offers were refused\. {LAST}: The night {LAST} is empty"):
+    with pytest.raises(CheckError, match=rf"1 of 2 dates of offers were refused\. {LAST}: As-of date {LAST} is empty"):
         run(settings, pipelines=["offers"], nights=(good, LAST), on_stage=stages.append)
     published = [stage.subject for stage in stages if stage.stage == "publish"]
     assert sorted(published) == ["offers", "offers_items"]

@@ -44,7 +44,7 @@ def test_a_published_view_is_drawn_between_its_features_and_what_reads_it() -> N
     graph = repository.asset_graph
     for view in ("shop", "region", "visitors"):
         node = graph.get(dg.AssetKey(f"published_{view}"))
-        assert (node.group_name, dg.AssetKey(f"features_{view}") in node.parent_keys) == ("serving", True)
+        assert (node.group_name, dg.AssetKey(f"features_{view}") in node.parent_keys) == ("feature_views", True)
     # The join builds these, so that they wait for it.
     assert (
         dg.AssetKey("features_takings")

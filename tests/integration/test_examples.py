@@ -272,9 +272,7 @@ def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, 
 
 
 def test_nights_without_data_are_refused(landed: Settings, spark: Any) -> None:
-    with pytest.raises(
-        InputError, match="cannot train on the night 2026-01-08: its data starts on 2026-01-01."
-    ) as said:
+    with pytest.raises(InputError, match="cannot train as of 2026-01-08: its data starts on 2026-01-01.") as said:
         build_examples(landed, offers, date(2026, 1, 8))
     assert "Train on 2026-01-09 or later" in str(said.value)
     assert request_days(offers, date(2026, 1, 9))["train"] == (date(2026, 1, 2),)

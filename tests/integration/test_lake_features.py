@@ -102,11 +102,11 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
 def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, spark: Any, pipeline: Pipeline) -> None:
     land(settings, [("00001", 0, 10.0)], days=2)
     ingest(settings, PURCHASES)
-    with pytest.raises(InputError, match=r"night 1997-01-05 is empty.*Land a file for 1997-01-05"):
+    with pytest.raises(InputError, match=r"As-of date 1997-01-05 is empty.*Land a file for 1997-01-05"):
         build_features(settings, pipeline, [START + timedelta(days=4)])
     with pytest.raises(InputError, match=r"date 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
         build_features(settings, pipeline, [date(2001, 1, 1)])
-    with pytest.raises(NotFoundError, match="has no features for the night 1997-01-01"):
+    with pytest.raises(NotFoundError, match="has no features for as-of date 1997-01-01"):
         feature_versions(settings, pipeline, [START])
 
 
@@ -171,7 +171,7 @@ def test_training_set_has_labels_of_the_horizon_only_and_is_skipped_when_current
     again = build_training_set(settings, pipeline, night)
     assert again.skipped
     assert (again.rows, again.delta_version) == (result.rows, result.delta_version)
-    with pytest.raises(InputError, match="cannot train on the night 1997-01-03"):
+    with pytest.raises(InputError, match="cannot train as of 1997-01-03"):
         build_training_set(settings, pipeline, START + timedelta(days=2))
 
 

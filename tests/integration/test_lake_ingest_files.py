@@ -38,7 +38,7 @@ def test_unreadable_and_empty_files_are_quarantined_whole_and_the_night_says_why
     require_days(settings, ORDERS, [D3])
     with pytest.raises(InputError, match=r"'2026-01-02\.csv' of source 'orders' is in quarantine: the column 'amount'"):
         require_days(settings, ORDERS, [D2])
-    with pytest.raises(InputError, match=r"night 2026-01-04 is empty"):
+    with pytest.raises(InputError, match=r"As-of date 2026-01-04 is empty"):
         require_days(settings, ORDERS, [date(2026, 1, 4)])
 
 

@@ -210,8 +210,8 @@ def test_missing_delivery_fails_waits_or_goes_on_as_declared(settings: Settings,
     land(settings, source, f"{D[1]}.csv", f"1,{D[1]}" if source.event_time else "1,10")
     ingest(settings, source)
     for missing, error, sentence in (
-        ("fail", InputError, f"The night {D[2]} is empty: source {source.name!r} has no landing file for that day."),
-        ("wait", NotYetError, f"The night {D[2]} waits: source {source.name!r} has not delivered that day yet. Run"),
+        ("fail", InputError, f"As-of date {D[2]} is empty: source {source.name!r} has no landing file for that day."),
+        ("wait", NotYetError, f"As-of date {D[2]} waits: source {source.name!r} has not delivered that day yet. Run"),
     ):
         declared = dataclasses.replace(source, missing=missing)
         require_delivered(settings, declared, [D[1]])
@@ -220,7 +220,7 @@ def test_missing_delivery_fails_waits_or_goes_on_as_declared(settings: Settings,
         assert sentence in str(refused.value)
     goes_on = dataclasses.replace(source, missing="last")
     require_delivered(settings, goes_on, [D[1], D[2], D[7]])
-    with pytest.raises(InputError, match=f"The night {D[0]} is empty"):
+    with pytest.raises(InputError, match=f"As-of date {D[0]} is empty"):
         require_delivered(settings, goes_on, [D[0], D[2]])
 
 

@@ -134,7 +134,9 @@ def test_events_are_cut_at_the_night_and_a_late_file_changes_the_nights_after_it
     after = source_state(settings, events, D)
     assert [before[day] != after[day] for day in D] == [False] * 2 + [True] * 6
     require_delivered(settings, events, D[:4])
-    with pytest.raises(InputError, match=f"The night {D[4]} is empty: for source 'sales' {uri} has no row of that day"):
+    with pytest.raises(
+        InputError, match=f"As-of date {D[4]} is empty: for source 'sales' {uri} has no row of that day"
+    ):
         require_delivered(settings, events, D[:5])
 
 
@@ -283,7 +285,7 @@ def test_version_that_a_vacuum_took_is_refused(settings: Settings, spark: Any, b
     assert known(spark, settings, by_version, D[5]) == {D[5]: [(1, 12.0), (3, 30.0)]}
     assert refused(settings, spark, by_version, D[2]) == (
         f"Source 'products' cannot be read: of version 1 of {by_version.uri} 1 files were removed by a vacuum. Score "
-        "later nights, keep files longer, or keep all states in the table: Snapshot(day=...)."
+        "later dates, keep files longer, or keep all states in the table: Snapshot(day=...)."
     )
 
 
@@ -309,7 +311,7 @@ def test_upkeep_of_a_table_is_no_state_and_no_delivery(settings: Settings, spark
     assert DeltaTable(uri).version() == 4
     assert source_state(settings, by_version, D) == before
     assert known(spark, settings, by_version, *D[3:7]) == rows
-    with pytest.raises(NotYetError, match=f"The night {D[5]} waits"):
+    with pytest.raises(NotYetError, match=f"As-of date {D[5]} waits"):
         require_delivered(settings, dataclasses.replace(by_version, missing="wait"), [D[4], D[5]])
     # The files that it replaced are not needed any more.
     DeltaTable(uri).vacuum(0, dry_run=False, enforce_retention_duration=False)
@@ -345,12 +347,12 @@ def test_night_without_a_version_of_its_day_fails_waits_or_goes_on(settings: Set
     with pytest.raises(InputError) as error:
         require_delivered(settings, by_version, [D[0]])
     assert str(error.value) == (
-        f"The night {D[0]} is empty: for source 'products' no version of {by_version.uri} was committed that day. Run "
-        f"a later night: {by_version.uri} has none before it either."
+        f"As-of date {D[0]} is empty: for source 'products' no version of {by_version.uri} was committed that day. Run "
+        f"a later date: {by_version.uri} has none before it either."
     )
     with pytest.raises(InputError, match='missing="last" goes on with what was there before'):
         require_delivered(settings, dataclasses.replace(by_version, missing="fail"), [D[1], D[2]])
-    with pytest.raises(NotYetError, match=f"The night {D[2]} waits for source 'products': no version of"):
+    with pytest.raises(NotYetError, match=f"As-of date {D[2]} waits for source 'products': no version of"):
         require_delivered(settings, dataclasses.replace(by_version, missing="wait"), [D[2]])
 
 

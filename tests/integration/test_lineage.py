@@ -83,7 +83,7 @@ def failing(settings: Settings, pipeline: Any, *, run_id: str, progress: Progres
     append_records(
         settings, [StageRecord("features", pipeline.name, NIGHTS[0], "x", "features_churn", 0, 1, 0.1, run_id=run_id)]
     )
-    raise InputError("The night 2026-01-02 is empty.", remedy="Land a file.")
+    raise InputError("As-of date 2026-01-02 is empty.", remedy="Land a file.")
 
 
 class Declared:
@@ -115,7 +115,7 @@ def test_a_stage_that_fails_in_a_run_is_told_with_its_reason_and_what_it_did_bef
         require_valid(event)
     assert (start["eventType"], fail["eventType"]) == ("START", "FAIL")
     assert fail["job"]["name"] == "features.churn"
-    assert fail["run"]["facets"]["errorMessage"]["message"] == "The night 2026-01-02 is empty. Land a file."
+    assert fail["run"]["facets"]["errorMessage"]["message"] == "As-of date 2026-01-02 is empty. Land a file."
     assert fail["run"]["facets"]["parent"]["job"]["name"] == "churn_nightly"
     assert fail["run"]["facets"]["parent"]["run"]["runId"] == result.run_id
     assert (done["eventType"], done["job"]["name"]) == ("COMPLETE", "features.churn")

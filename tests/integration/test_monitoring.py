@@ -213,7 +213,7 @@ def test_the_decision_follows_the_nights_the_last_training_and_the_cool_down(dri
     last = last_training(drifted, monitored)
     assert last is not None
     assert last.night == DRIFTED[-1]
-    assert "0 nights of champion 1 have been measured" in retraining_decision(drifted, monitored).reason
+    assert "0 as-of dates of champion 1 have been measured" in retraining_decision(drifted, monitored).reason
     with pytest.raises(SettingsError, match="does not say when to train again"):
         retraining_decision(drifted, replace(monitored, retraining=None))
 
@@ -242,7 +242,7 @@ def test_the_sensor_asks_once_for_a_training_as_of_the_drifted_night(
     drifted: Settings, instance: dg.DagsterInstance
 ) -> None:
     request = tick(drifted, instance)
-    assert request.run_config == {"ops": {"training_set_returns": {"config": {"night": "2024-08-07"}}}}
+    assert request.run_config == {"ops": {"training_set_returns": {"config": {"as_of": "2024-08-07"}}}}
     assert "feature amount: PSI" in request.tags[REASON_TAG]
     assert tick(drifted, instance).run_key == request.run_key
 
@@ -260,7 +260,7 @@ def test_the_sensor_waits_for_a_training_that_has_not_ended(drifted: Settings, i
 
 
 def test_the_sensor_says_why_it_asks_for_nothing(lake: Settings, instance: dg.DagsterInstance) -> None:
-    assert "0 nights of champion 1 have been measured" in tick(lake, instance).skip_message
+    assert "0 as-of dates of champion 1 have been measured" in tick(lake, instance).skip_message
 
 
 def test_the_job_takes_what_the_sensor_asks_for(drifted: Settings, instance: dg.DagsterInstance) -> None:
@@ -283,7 +283,7 @@ def test_the_asset_shows_the_figures_and_the_verdict_of_each_night(lake: Setting
     assert event.metadata["realised_roc_auc"].value == pytest.approx(0.5, abs=0.05)
     assert event.metadata["psi_to_test_split"].value < 0.25
     assert "| feature | amount | training split |" in event.metadata["figures"].value
-    assert "1 night of champion 1 has been measured" in event.metadata["verdict"].value
+    assert "1 as-of date of champion 1 has been measured" in event.metadata["verdict"].value
 
 
 def test_what_the_command_measures_is_a_materialization_of_the_asset(

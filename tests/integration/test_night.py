@@ -130,7 +130,7 @@ def test_what_a_recommender_refuses_fails_the_night_after_the_others_are_publish
     ]  # fmt: skip
     [file] = (landing_of(settings) / PURCHASES.name).glob(f"{LAST}*")
     file.unlink()
-    with pytest.raises(PipelinesFailedError, match=rf"The night {LAST} is empty"):
+    with pytest.raises(PipelinesFailedError, match=rf"As-of date {LAST} is empty"):
         run_night(settings, LAST)
     manifest = open_store(settings, "offers").current()
     assert manifest is not None

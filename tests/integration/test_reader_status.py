@@ -255,7 +255,7 @@ def test_the_command_shows_the_same_on_80_columns_and_tells_cron(reader: Running
     assert done.returncode == 1, done.stderr  # spend is stale
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stdout.startswith("!")
-    for word in ("spend is stale", "READER", "churn", "search", "LAST NIGHTS", "features, score, publish"):
+    for word in ("spend is stale", "READER", "churn", "search", "LAST RUNS", "features, score, publish"):
         assert word in done.stdout
 
 

@@ -67,7 +67,9 @@ def test_only_what_is_available_on_the_date_is_listed(spark: "SparkSession", lak
     assert {gone, empty, absent} <= items
     stock = {article: "true" for article in articles if article != absent} | {gone: "false", empty: ""}
     land_stock(spark, settings, EVE, stock)
-    with pytest.raises(InputError, match=f"The night {LAST} is empty: source 'stock' has no landing file for that day"):
+    with pytest.raises(
+        InputError, match=f"As-of date {LAST} is empty: source 'stock' has no landing file for that day"
+    ):
         listed(settings, in_stock)
     land_stock(spark, settings, LAST, stock)
     users, items = listed(settings, in_stock)

@@ -96,6 +96,23 @@ def test_a_page_as_a_file_has_the_answer_for_a_key_and_no_form(
         assert "<form" not in page
 
 
+def test_the_page_links_to_dagster_and_mlflow_where_their_addresses_are_known(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dagster, mlflow = "https://dagster.example.org", "https://mlflow.example.org"
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
+    monkeypatch.setenv("FORECACHE_DAGSTER_PUBLIC_URL", f"{dagster}/")
+    monkeypatch.setenv("FORECACHE_MLFLOW_PUBLIC_URL", mlflow)
+    assert main(["report", "churn", "--output", str(tmp_path / "churn.html"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["versions"]
+    linked = set(re.findall(r'href="(http[^"]+)"', (tmp_path / "churn.html").read_text()))
+    versions = {f"{mlflow}/#/models/churn/versions/{row['model']['version']}" for row in found}
+    assert versions
+    assert linked == {
+        f"{dagster}/assets/predictions_churn", f"{dagster}/runs/run", f"{mlflow}/#/models/churn", *versions
+    }  # fmt: skip
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +134,9 @@ def test_the_server_shows_the_page_with_the_answer_for_a_key(reader: RunningRead
     missing = text_of(httpx.get(f"{reader.url}/status/churn", params={"key": "none"}, timeout=60).text)
     assert "none" in missing
     assert httpx.get(f"{reader.url}/status/..%2fetc").status_code == 404
+    report = httpx.get(f"{reader.url}/status/churn", params={"report": "9"}, timeout=60)
+    assert "style-src 'unsafe-inline'" in report.headers["content-security-policy"]
+    assert "has no version 9" in text_of(report.text), "no model of it is registered"
 
 
 def test_a_browser_is_led_to_the_status_and_to_the_interface(reader: RunningReader) -> None:

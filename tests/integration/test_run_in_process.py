@@ -175,7 +175,7 @@ def test_a_failed_run_is_told_at_once_and_its_end_after_a_run_of_its_dates(shelf
             run_in_process(settings, request)
         first = json.dumps([each.content for each in told.posted])
         assert "offers_nightly" in first
-        assert f"The night {LAST} is empty" in first
+        assert f"As-of date {LAST} is empty" in first
         sent = len(told.posted)
         run_in_process(settings, RunRequest(["offers"], nights=(LAST - timedelta(days=1),) * 2))
         assert len(told.posted) == sent  # of other dates

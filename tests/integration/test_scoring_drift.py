@@ -63,8 +63,8 @@ def test_the_first_nights_are_compared_with_what_there_is(settings: Settings) ->
     reports = check_drift(settings, PIPELINE, NIGHTS[:3])
     assert [len(report.nights) for report in reports.values()] == [0, 1, 2]
     assert {report.level for report in reports.values()} == {"none"}
-    assert "No night before it was scored." in reports[NIGHTS[0]].sentence
-    assert "against the night before." in reports[NIGHTS[1]].sentence
+    assert "No date before it was scored." in reports[NIGHTS[0]].sentence
+    assert "against the as-of date before." in reports[NIGHTS[1]].sentence
     assert prediction_drift(settings, PIPELINE, NIGHTS[2], last=1).nights == (NIGHTS[1],)
 
 

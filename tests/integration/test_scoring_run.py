@@ -200,9 +200,9 @@ def test_a_night_without_features_an_empty_one_and_no_champion_each_say_so(
     with pytest.raises(NotFoundError, match="no champion yet"):
         score(settings, pipeline, [NIGHT], engine="arrow")
     register_model(settings, pipeline)
-    with pytest.raises(InputError, match="no entity on the night 2024-06-30"):
+    with pytest.raises(InputError, match="no entity on 2024-06-30"):
         score(settings, pipeline, [NIGHT], engine="arrow")
-    with pytest.raises(NotFoundError, match="has no features for the night 2024-01-05"):
+    with pytest.raises(NotFoundError, match="has no features for as-of date 2024-01-05"):
         score(settings, pipeline, [date(2024, 1, 5)], engine="arrow")
 
 

@@ -80,7 +80,7 @@ def test_without_a_test_split_the_night_before_is_the_reference_and_the_first_ni
     assert (first.rows, first.details["reference"], first.details["path"]) == (0, None, None)
     assert write_drift_report(settings, pipeline, nights[0]).skipped
     second = write_drift_report(settings, pipeline, nights[1])
-    assert second.details["reference"] == f"night {nights[0]}"
+    assert second.details["reference"] == f"as-of date {nights[0]}"
     assert second.rows == second.details["reference_rows"] == 600
     assert Path(second.details["path"]).is_file()
     assert second.details["mlflow_artifact"] is None

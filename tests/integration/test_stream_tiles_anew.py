@@ -104,7 +104,7 @@ def test_an_older_night_makes_all_tiles_anew(settings: Settings, caplog: pytest.
     """As after a rollback: tiles of days that it needs may have been dropped."""
     took_in(settings, 200, as_of=NIGHT + timedelta(days=3))
     machine = Machine(settings, STREAM, VALUES, as_of=NIGHT + timedelta(days=2))
-    assert "stands on an older night" in caplog.text
+    assert "stands on an older as-of date" in caplog.text
     assert machine.held() == from_rows(settings, STREAM, NIGHT + timedelta(days=2))
     machine.close()
 

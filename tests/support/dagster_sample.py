@@ -30,6 +30,8 @@ from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.cost.orchestration import build_cost
 from forecache.plugins.parity.orchestration import build_parity, parity_name
 from forecache.plugins.rollouts.orchestration import rollout_metadata, rollout_name
+from forecache.plugins.status.page.report import render_report
+from forecache.plugins.status.report_document import describe_name
 from forecache.stream.state import read_state, write_state
 from forecache.stream.status import read_stream_status
 from resources.instance import ensure_instance, runner_instance
@@ -137,6 +139,7 @@ def take_pictures(folder: Path) -> None:
                 began = time.monotonic()
                 make(settings, instance)
                 print(f"{make.__name__}: {time.monotonic() - began:.0f} s")
+        save_page(settings, "cards", folder / "page-stream.png")
         with webserver(settings) as url:
             for asset, height in (("parity_search", 560), ("stream_cards", 560)):
                 with browser_page(height=height) as page:
@@ -148,6 +151,15 @@ def take_pictures(folder: Path) -> None:
                     open_asset(page, url, asset)
                     page.wait_for_timeout(3000)
                     save_picture(_metadata(page), folder / f"asset-{asset.partition('_')[0]}.png")
+
+
+def save_page(settings: Settings, name: str, path: Path) -> None:
+    """Save a picture of the page on a name, as `forecache report` writes it."""
+    file = settings.home_path / f"{name}.html"
+    file.write_bytes(render_report(describe_name(settings, name), in_server=False))
+    with browser_page(width=1280, height=400) as page:
+        page.goto(file.as_uri())
+        save_picture(page.screenshot(full_page=True), path)
 
 
 def _metadata(page: "Page") -> bytes:

@@ -57,18 +57,23 @@ def save_picture(png: bytes, path: Path) -> None:
 
 def take_pictures(base: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with browser_page(width=2300, height=1300) as page:
-        open_graph(page, base)
-        save_picture(page.screenshot(), folder / "asset-graph.png")
-    with browser_page() as page:
-        for asset, view, name in (
-            ("predictions_churn", "overview", "asset-predictions"),
-            ("model_churn", "checks", "asset-gate"),
-            ("raw_purchases", "partitions", "asset-partitions"),
-        ):
-            open_asset(page, base, asset, view)
-            page.wait_for_timeout(3000)
+    group = "locations/forecache/asset-groups/churn"
+    for place, height, name in (("asset-groups", 680, "asset-graph"), (group, 720, "asset-group")):
+        with browser_page(height=height) as page:
+            page.goto(f"{base}/{place}")
+            page.get_by_text("Materialize all").wait_for()
+            page.wait_for_timeout(6000)
             save_picture(page.screenshot(), folder / f"{name}.png")
+    with browser_page(height=1000) as page:
+        open_asset(page, base, "model_churn", "checks")
+        page.get_by_text("passes_gate").first.click()
+        page.wait_for_timeout(3000)
+        save_picture(page.screenshot(), folder / "asset-gate.png")
+    with browser_page(width=1300, height=1000) as page:
+        open_asset(page, base, "model_churn")
+        page.get_by_text("[Show Markdown]").first.click()
+        page.wait_for_timeout(3000)
+        save_picture(page.screenshot(), folder / "asset-plots.png")
 
 
 if __name__ == "__main__":

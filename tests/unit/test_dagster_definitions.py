@@ -45,6 +45,7 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
         "verify_stores",
         "maintain_lake",
         "cost_report",
+        "backfill",
         "churn_tuning",  # the search is for networks, and `spend` has trees
         *(f"{p}_{kind}" for kind in kinds for p in ("churn", "spend")),
     }
@@ -80,13 +81,58 @@ def test_pipelines_that_share_a_view_select_its_one_asset_in_their_nights(reposi
         assert shared in repository.asset_graph.get(dg.AssetKey(name)).parent_keys
 
 
-def test_every_asset_has_group_kinds_and_description_and_an_owner_only_if_one_is_declared(
+def test_each_pipeline_is_a_group_all_sources_are_one_and_all_views_are_one(
     repository: dg.RepositoryDefinition,
 ) -> None:
-    groups = ["landing", "raw", "features", "training", "registry", "predictions", "serving", "monitoring"]
+    groups: dict[str, set[str]] = {}
+    for key in repository.asset_graph.get_all_asset_keys():
+        groups.setdefault(repository.asset_graph.get(key).group_name, set()).add(key.to_user_string())
+    assert groups == {
+        "sources": {"landing_purchases", "raw_purchases", "quarantine_purchases"},
+        "feature_views": {"features_customer"},
+        **{name: {f"{stage}_{name}" for stage in PER_PIPELINE} for name in ("churn", "spend")},
+        "monitoring": {"cost"},
+    }
+
+
+def test_a_live_model_a_stream_and_its_topic_have_the_groups_of_their_declarations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    graph = build_definitions(load_settings(project="pictured_project")).resolve_asset_graph()
+    groups = {key.to_user_string(): graph.get(key).group_name for key in graph.get_all_asset_keys()}
+    ranking = ("training_set", "candidate", "model", "released", "rollout", "parity", "logged_drift")
+    assert {groups[f"{stage}_ranking"] for stage in ranking} == {"ranking"}
+    assert groups["published_household"] == "feature_views"
+    assert groups["topic_payments"] == groups["stream_cards"] == "cards"
+    assert groups["landing_payments"] == groups["raw_sales"] == "sources"
+    assert groups["live_customer"] == "feature_views"
+    between = {
+        (groups[up.to_user_string()], groups[key.to_user_string()])
+        for key in graph.get_all_asset_keys()
+        for up in graph.get(key).parent_keys
+    }
+    order = ("cards", "sources", "feature_views", "ranking", "search")
+    assert all(order.index(up) <= order.index(down) for up, down in between), "collapsed groups would be a circle"
+
+
+def test_assets_link_to_the_page_on_their_declaration_if_the_servers_address_is_known(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    address = "https://forecache.example.org"
+    known = build_definitions(load_settings(reader_public_url=f"{address}/")).resolve_asset_graph()
+    for asset, name in (("predictions_churn", "churn"), ("model_spend", "spend"), ("features_customer", "customer")):
+        key = dg.AssetKey(asset)
+        assert known.get(key).metadata["page"] == dg.MetadataValue.url(f"{address}/status/{name}")
+        assert repository.asset_graph.get(key).metadata["page"].value == f"forecache report {name} --open"
+    assert "page" not in known.get(dg.AssetKey("raw_purchases")).metadata
+
+
+def test_every_asset_has_kinds_and_description_and_an_owner_only_if_one_is_declared(
+    repository: dg.RepositoryDefinition,
+) -> None:
     for key in repository.asset_graph.get_all_asset_keys():
         node = repository.asset_graph.get(key)
-        assert node.group_name in groups, key
         assert node.kinds, key
         assert not node.owners, key
         assert len(node.description or "") > 40, key

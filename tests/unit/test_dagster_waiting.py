@@ -96,7 +96,7 @@ def test_sensor_runs_a_night_once_it_is_delivered_and_not_where_it_was_run(
         request = evaluate(repository, shop, instance)
         assert (request.run_key, request.tags[PARTITION_NAME_TAG]) == ("2026-01-06", "2026-01-06")
         create_run_for_test(instance, job_name="orders_nightly", tags=request.tags)
-        assert evaluate(repository, shop, instance).skip_message == "The night 2026-01-06 was run."
+        assert evaluate(repository, shop, instance).skip_message == "As-of date 2026-01-06 was run."
 
 
 def test_pipeline_whose_sources_do_not_wait_has_no_such_sensor(shop: Settings) -> None:

@@ -132,7 +132,7 @@ def test_labels_of_a_ranking_are_whole_numbers_from_0_to_30(wrong: float | None)
 
 
 def test_nights_that_reach_back_too_far_are_refused() -> None:
-    with pytest.raises(InputError, match="cannot train on the night 2026-01-08: its data starts on 2026-01-01") as said:
+    with pytest.raises(InputError, match="cannot train as of 2026-01-08: its data starts on 2026-01-01") as said:
         request_days(offers, date(2026, 1, 8))
     assert "Train on 2026-01-09 or later" in str(said.value)
     assert request_days(offers, date(2026, 1, 9))["train"] == (date(2026, 1, 2),)

@@ -59,19 +59,20 @@ def test_a_figure_beyond_its_limit_on_the_latest_nights_asks_for_a_training_as_o
     assert found.retrain
     assert found.night == START + timedelta(days=4)
     assert found.reason == (
-        "Champion 3: feature amount: PSI 0.500 to the training split on 2026-01-05, more than 0.25 on 3 nights running."
+        "Champion 3: feature amount: PSI 0.500 to the training split on 2026-01-05, more than 0.25 on 3 as-of dates in "
+        "a row."
     )
 
 
 def test_one_night_within_the_limit_is_enough_to_wait() -> None:
     found = decided(series(0.5, 0.5, 0.25, 0.5, 0.5))
     assert not found.retrain
-    assert found.reason == "Nothing is beyond its limit on the latest 3 nights, the last 2026-01-06."
+    assert found.reason == "Nothing is beyond its limit on the latest 3 as-of dates, the last 2026-01-06."
 
 
 def test_too_few_nights_say_so() -> None:
     assert decided(series(9, 9)).reason == (
-        "2 nights of champion 3 have been measured since the last training, 3 needed."
+        "2 as-of dates of champion 3 have been measured since the last training, 3 needed."
     )
     assert "no champion" in decided(series(9, 9, 9), champion=None).reason
 

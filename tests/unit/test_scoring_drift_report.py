@@ -35,7 +35,7 @@ def test_a_night_like_those_before_says_against_what_it_was_held() -> None:
     calm = report(nights_before=EVEN, test_split=EVEN)
     assert calm.level == "none"
     assert calm.sentence == (
-        "probability is where it was: PSI 0.000 and Jensen-Shannon 0.000 against the 3 nights before, "
+        "probability is where it was: PSI 0.000 and Jensen-Shannon 0.000 against the 3 as-of dates before, "
         "PSI 0.000 and Jensen-Shannon 0.000 against the test split of model 3."
     )
 
@@ -55,7 +55,7 @@ def test_the_first_night_of_all_is_no_failure_and_says_why() -> None:
     first = report()
     assert (first.level, first.blocks) == ("none", False)
     assert first.sentence == (
-        "probability on 2024-06-30 is not judged. No night before it was scored. "
+        "probability on 2024-06-30 is not judged. No date before it was scored. "
         "Its model has no evaluation on a test split."
     )
 
@@ -71,4 +71,4 @@ def test_a_new_model_is_not_held_against_the_scores_of_the_one_before() -> None:
 def test_few_rows_are_shown_and_not_judged() -> None:
     few = report((2, 0, 0, 0), nights_before=(0, 0, 0, 6))
     assert few.level == "none"
-    assert "With fewer than 500 rows on a side, the 3 nights before are shown, not judged." in few.sentence
+    assert "With fewer than 500 rows on a side, the 3 as-of dates before are shown, not judged." in few.sentence

@@ -29,6 +29,7 @@ def row(stage: str, subject: str = "churn", night: int | None = 26, ended_min: i
         "subject": subject,
         "night": as_of,
         "rows": 10,
+        "run_id": "run",
         "seconds": 2.5,
         "recorded_at": ended,
         **more,
@@ -40,8 +41,8 @@ def test_a_night_has_its_stages_in_the_order_of_their_ends() -> None:
         [row("publish", ended_min=10, rows=7), row("score", ended_min=30), row("train", night=None)], NOW
     )
     assert found == [
-        {"as_of": "2026-11-26", "subject": "churn", "stages": ["score", "publish"], "rows": 7, "seconds": 5.0,
-         "ended_at": "2026-11-27T02:50:00Z", "ended_s_ago": 600}
+        {"as_of": "2026-11-26", "subject": "churn", "run_id": "run", "stages": ["score", "publish"], "rows": 7,
+         "seconds": 5.0, "ended_at": "2026-11-27T02:50:00Z", "ended_s_ago": 600}
     ]  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def test_the_text_has_what_the_page_has() -> None:
     text = " ".join(shown().split())
     for part in ("All is well.", "2 of 2 workers", "p99 400 µs", "churn", "99.90 %", "search", "model 99.0 %",
                  "without the model: deadline 9", "search: drift: price moved the most, PSI 0.12",
-                 "LAST NIGHTS", "2026-11-26",
+                 "LAST RUNS", "2026-11-26",
                  "STREAMS", "2,004 /s", "6.10 ms, 142 ms", "0.6 s ago",
                  "cards: live layer customer: 4,987 rows, all applied, verified 41 s ago",
                  "cards: live layer terminal: 9,000 rows, 3 versions behind, not verified",

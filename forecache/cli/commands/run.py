@@ -57,7 +57,7 @@ def _run_job(
         if not pipelines and not failures and project.nightly:
             raise NotFoundError(
                 f"{current.project} has no pipeline that trains a model.",
-                remedy=f"`forecache run` applies or fits {', '.join(project.nightly)} every night.",
+                remedy=f"`forecache run` applies or fits {', '.join(project.nightly)} in its nightly run.",
             )
     if failures and not pipelines:
         raise PipelinesFailedError(failures, of=len(failures))

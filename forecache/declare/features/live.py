@@ -45,7 +45,7 @@ def check_live(owner: str, view: "FeatureView") -> None:
             if window.minutes is not None:
                 raise SettingsError(
                     f"{owner} has the window {window.name!r} over {window.minutes} minutes.",
-                    remedy="Declare the view with `live=Live()`: a night alone has windows of days.",
+                    remedy="Declare the view with `live=Live()`: without it a view has windows of days alone.",
                 )
         return
     if view.features is not None or view.publish is None:
@@ -58,7 +58,7 @@ def check_live(owner: str, view: "FeatureView") -> None:
     check_value(owner, "publish.fields", view.publish.fields, view.publish.fields is None, rule)
     rule = "A live view is kept in LMDB beside its versions: publish it there."
     check_value(owner, "publish.backend", view.publish.backend, view.publish.backend == "lmdb", rule)
-    rule = "A live view is merged with the night before: publish every day."
+    rule = "A live view is merged with the version of the day before: publish every day."
     check_value(owner, "schedule.every", view.schedule.every, view.schedule.every == "day", rule)
     time = next(column for column in view.event_source.columns if column.name == view.event_source.event_time)
     rule = f"The events of a live view have a moment: make {time.name!r} a timestamp."
@@ -75,8 +75,8 @@ def _check_window(owner: str, live: Live, window: "Window") -> None:
         )
     if 0 < window.delay_days < live.nights:
         raise SettingsError(
-            f"{owner} is live for {live.nights} nights, and its window {window.name!r} ends {window.delay_days} days "
-            "before the as-of date.",
+            f"{owner} is live for {live.nights} days (`Live.nights`), and its window {window.name!r} ends "
+            f"{window.delay_days} days before the as-of date.",
             remedy=f"Give it `delay_days` of 0, or of {live.nights} or more.",
         )
     if window.minutes is not None and window.minutes % live.tile_minutes:

@@ -194,7 +194,7 @@ SYNONYMS = {
 }
 _REFUSED = {
     **dict.fromkeys(
-        ("now", "today", "current_date", "current_timestamp", "get_current_timestamp"), "Use `as_of`, the night's date."
+        ("now", "today", "current_date", "current_timestamp", "get_current_timestamp"), "Use `as_of`, the as-of date."
     ),
     **dict.fromkeys(("random", "rand", "uuid", "gen_random_uuid"), "Use what is equal in each run, such as a key."),
     **dict.fromkeys(

@@ -91,9 +91,9 @@ def as_refusal(error: Exception) -> InputError | None:
 LOG = "_delta_log"
 _DEEP = "`forecache doctor --deep` names every such file, its table and what to do."
 _REMEDIES = (
-    (PREDICTIONS, "`forecache run PIPELINE --date NIGHT --rebuild` scores the night again."),
-    (FEATURES, "`forecache run PIPELINE --date NIGHT --rebuild` builds the night's features again."),
-    (TILES, "Delete the table's folder: the next night that is built makes its tiles again."),
+    (PREDICTIONS, "`forecache run PIPELINE --date DATE --rebuild` scores the date again."),
+    (FEATURES, "`forecache run PIPELINE --date DATE --rebuild` builds the date's features again."),
+    (TILES, "Delete the table's folder: the next nightly run makes its tiles again."),
     (TRAINING_SET, "`forecache train PIPELINE` builds the training set again."),
     (RAW, "Restore the file from a copy: what was ingested is not read from the landing zone again."),
     (QUARANTINE, "Restore the file from a copy, or do without: only rows that were set aside are in it."),

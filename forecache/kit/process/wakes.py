@@ -25,7 +25,7 @@ class Wake:
 
 SIDECARS = Wake("sidecars", _SERVE, "Starting the sidecars (tailer, committer), again if one has ended", 1.0)
 STATUS_VIEWS = Wake("status-views", _SERVE, "Looking if somebody views the status page", 1.0)
-STATUS_PART = Wake("status", _SERVE, "Reading nights and alerts for a status page that is viewed", 60.0)
+STATUS_PART = Wake("status", _SERVE, "Reading runs and alerts for a status page that is viewed", 60.0)
 DRAIN = Wake("drain", _SERVE, "Looking if requests still come, after the signal to stop", 0.1)
 READER_WORKERS = Wake("reader-workers", _SERVE, "Looking if a worker is to be replaced, also whenever one ends", 60.0)
 

@@ -106,16 +106,16 @@ def require_days(
             )
         if source.missing == "wait":
             raise NotYetError(
-                f"The night {night} waits: source {source.name!r} has not delivered that day yet.",
+                f"As-of date {night} waits: source {source.name!r} has not delivered that day yet.",
                 remedy=f"Run again when a file for it is in {source_uri(settings, source)}.",
             )
         if source.extract is not None:
             raise InputError(
-                f"The night {night} is empty: source {source.name!r} was not extracted for that day.",
+                f"As-of date {night} is empty: source {source.name!r} was not extracted for that day.",
                 remedy=_extract_remedy(source),
             )
         raise InputError(
-            f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
+            f"As-of date {night} is empty: source {source.name!r} has no landing file for that day.",
             remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
         )
 

@@ -202,8 +202,8 @@ def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         name="alerts",
         minimum_interval_seconds=int(ALERTS.every_s),
         default_status=dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED,
-        description="Tells of failed checks and runs, stale versions, waiting nights and refusals of the gate, "
-        "to where the settings FORECACHE_ALERT_... say.",
+        description="Notifies of failed checks and runs, stale versions, late sources and refusals of the gate, to "
+        "where the settings FORECACHE_ALERT_... say.",
     )
     def send_alerts(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SkipReason:
         from forecache.plugins.alerts.collect_alerts import collect_and_notify

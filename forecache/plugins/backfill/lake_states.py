@@ -40,7 +40,7 @@ class LakeState:
         except FileNotFoundError:
             raise NotFoundError(
                 f"Files of version {version} of the table {view.feature_table} were removed.",
-                remedy="Maintenance keeps the nights of a stream for 30 days.",
+                remedy="Maintenance keeps the features of a stream for 30 days.",
             ) from None
         keys = encode_columns(schema, [rows[name].to_pylist() for name in view.key])
         self._places = {key: place for place, key in enumerate(keys)}

@@ -37,7 +37,8 @@ _NIGHT = click.option("--date", "night", type=DateParam(), help="The as-of date;
 def challenge(pipeline: str, version: int | None, stop: bool) -> None:
     """Give VERSION of PIPELINE's model the alias `challenger`.
 
-    A pipeline that is declared with `shadow=True` scores it every night together with the champion, into its own table.
+    A pipeline that is declared with `shadow=True` scores it in each nightly run, together with the champion,
+    into its own table.
     """
     from forecache.plugins.challengers.shadow import dismiss_challenger, name_challenger
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import markdown_table, owners_of, prediction_schema
+from assets.metadata import markdown_table, place_in_graph, prediction_schema
 from assets.partitions import pipeline_partitions
 from assets.stage import RunStep
 from forecache.base.results import StageResult
@@ -30,9 +30,8 @@ def build_challenger(pipeline: Pipeline) -> dg.AssetSpec:
         pipeline.challenger_table,
         deps=[pipeline.feature_table],
         description=__doc__,
-        group_name="predictions",
+        **place_in_graph(pipeline, stage="predictions"),
         kinds={"deltalake"},
-        owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=pipeline_partitions(pipeline),
     )

@@ -166,7 +166,7 @@ def _engine_advice(settings: Settings, nights: list[StageRecord], days: float) -
             continue
         why = (
             f"A million rows took {a_row[best] * 1e6:,.0f} core-seconds with {best} and {a_row[now] * 1e6:,.0f} with "
-            f"{now}, which scored the last night."
+            f"{now}, which scored in the last run."
         )
         hours = (a_row[now] - a_row[best]) * by_engine[now][1] / 3600 / days
         found.append(
@@ -274,15 +274,15 @@ def batch_advice(settings: Settings, project: Project, days: float) -> list[Sizi
             f"{use.requests:,.0f} requests a day asked for {use.keys / keys:.1%} of {keys:,} keys, "
             f"{use.requests / use.keys:.1f} times each in {days:.0f} days. At {use.seconds * 1e6:,.0f} us an answer "
             f"that takes {on_demand:,.0f} core-seconds a day on demand ({use.seconds * 1e6 / 3600:.3g} core-hours a "
-            f"million), and {nightly:,.0f} for all keys each night"
+            f"million), and {nightly:,.0f} for all keys in each nightly run"
         )
         about = realtime.name
         if nightly < on_demand:
             why += ", if an answer depends on nothing but its key."
-            do = "a pipeline that scores each night, and the reader"
+            do = "a pipeline that scores in the nightly run, and the reader"
         else:
             why += (
-                f" ({nightly / use.requests * 1e6 / 3600:.3g} core-hours a million that are asked). A night in batches "
+                f" ({nightly / use.requests * 1e6 / 3600:.3g} core-hours a million that are asked). Scoring in batches "
                 "takes less than that a key, so it saves up to this."
             )
             do = "stay with real time"

@@ -106,7 +106,16 @@ def _measure_log(name: str, day: date | None) -> bool:
 
 def _show(night: date, found: "list[Measurement]", notes: list[str]) -> None:
     rows: list[tuple[Any, ...]] = [
-        (row.kind, row.name, row.reference, row.effect, row.js, row.value, row.reference_value, row.rows)
+        (
+            row.kind,
+            row.name,
+            row.reference.replace("nights", "dates"),
+            row.effect,
+            row.js,
+            row.value,
+            row.reference_value,
+            row.rows,
+        )
         for row in sorted(found, key=lambda row: (row.kind, -row.effect))
     ]
     figures = ("effect", "JS distance", "value", "reference", "rows")

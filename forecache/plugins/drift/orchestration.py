@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets import checks
-from assets.metadata import markdown_table, owners_of, stage_metadata
+from assets.metadata import markdown_table, place_in_graph, stage_metadata
 from assets.partitions import configured_day, pipeline_partitions
 from assets.realtime import released_name
 from assets.stage import RunStep, explain_errors
@@ -49,7 +49,7 @@ def build_definitions(project: Project, settings: Settings) -> dg.Definitions:
 
 def define_monitoring(pipeline: Pipeline) -> dg.Definitions:
     """The figures of scored as-of dates; a job of its own, so that publishing does not wait for it."""
-    about = f"Drift and realised performance of {pipeline.name} for a night."
+    about = f"Drift and realised performance of {pipeline.name} for an as-of date."
     job = build_asset_job(f"{pipeline.name}_monitor", about, [f"monitoring_{pipeline.name}"])
     about = f"An hour after the nightly run: what moved in {pipeline.name}."
     return dg.Definitions(
@@ -78,7 +78,7 @@ def score_check_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[st
     """The check of the prediction table's drift."""
     limits = pipeline.drift
     about = (
-        f"{pipeline.main_output.name} against the {limits.last} nights before and the model's test split: "
+        f"{pipeline.main_output.name} against the {limits.last} as-of dates before and the model's test split: "
         f"a PSI above {limits.small_psi:g} warns, above {limits.large_psi:g} is an error"
         f"{', and nothing is published' if limits.blocking else ''}."
     )
@@ -115,7 +115,7 @@ def drift_view(report: "DriftReport") -> dict[str, Any]:
         for name, apart in report.distances.items()
     ]
     headers = ("against", "its rows", "rows", "PSI", "Jensen-Shannon", "effect")
-    shares = {"this night": report.counts, **report.references}
+    shares = {"this date": report.counts, **report.references}
     columns = [[f"{count / max(1, sum(counts)):.1%}" for count in counts] for counts in shares.values()]
     figures = {
         f"{name.replace(' ', '_')}_{figure}": getattr(apart, figure)
@@ -154,9 +154,8 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
         name=f"drift_report_{pipeline.name}",
         deps=[pipeline.prediction_table],
         description=_REPORT,
-        group_name="monitoring",
+        **place_in_graph(pipeline, stage="monitoring"),
         kinds={"html"},
-        owners=owners_of(pipeline),
         partitions_def=pipeline_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.single_run(),
         # Below the publisher's 0: predictions are published before reports about them are written.
@@ -172,8 +171,8 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(step.settings, result),
-                "night": str(night),
-                "reference": result.details["reference"] or "nothing yet: no test split and no night before",
+                "as_of": str(night),
+                "reference": result.details["reference"] or "nothing yet: no test split and no date before",
                 **_page_metadata(result.details),
             }
         )
@@ -213,9 +212,8 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
         name=name,
         deps=[pipeline.feature_table, pipeline.prediction_table],
         description=_MONITORING,
-        group_name="monitoring",
+        **place_in_graph(pipeline, stage="monitoring"),
         kinds={"deltalake", "python"},
-        owners=owners_of(pipeline),
         partitions_def=pipeline_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[dg.AssetCheckSpec(EXPECTED, asset=name, description=about)] if has_estimate else [],
@@ -306,7 +304,7 @@ def build_retraining_sensor(pipeline: Pipeline) -> dg.SensorDefinition:
         if waits_for:
             return dg.SkipReason(f"{waits_for} {decision.reason}")
         assert decision.night is not None
-        config = {"ops": {pipeline.training_table: {"config": {"night": decision.night.isoformat()}}}}
+        config = {"ops": {pipeline.training_table: {"config": {"as_of": decision.night.isoformat()}}}}
         return dg.RunRequest(run_key=run_key, run_config=config, tags={REASON_TAG: decision.reason})
 
     return request_training
@@ -352,9 +350,8 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
         name=name,
         deps=[released_name(realtime)],
         description=_LOGGED,
-        group_name="monitoring",
+        **place_in_graph(realtime, stage="monitoring"),
         kinds={"deltalake", "python"},
-        owners=owners_of(realtime),
         check_specs=[dg.AssetCheckSpec(CLOSE, asset=name, description=about)],
     )
     @explain_errors

@@ -111,12 +111,12 @@ class DriftReport:
     def _describe_reference(self, reference: str) -> str:
         if reference == TEST_SPLIT:
             return f"the test split of model {self.model_version}"
-        return "the night before" if len(self.nights) == 1 else f"the {len(self.nights)} nights before"
+        return "the as-of date before" if len(self.nights) == 1 else f"the {len(self.nights)} as-of dates before"
 
     def _notes(self) -> list[str]:
         notes = []
         if not self.nights:
-            notes.append("No night before it was scored." if self.limits.last else "Nights before do not count.")
+            notes.append("No date before it was scored." if self.limits.last else "Dates before it do not count.")
         elif self.is_new_model:
             models = " and ".join(str(version) for version in self.models_before)
             notes.append(

@@ -34,7 +34,7 @@ class Cause:
             "prediction": f"{self.name}: PSI {self.effect:.3f} to the test split",
             "performance": f"{self.name} {self.effect:.4f} worse than on the test split",
         }[self.kind]
-        running = f" on {len(self.nights)} nights running" if len(self.nights) > 1 else ""
+        running = f" on {len(self.nights)} as-of dates in a row" if len(self.nights) > 1 else ""
         return f"{what} on {self.nights[-1]}, more than {self.limit:g}{running}"
 
 
@@ -110,12 +110,12 @@ def _is_beyond(row: Measurement, limit: float) -> bool:
 def _no_cause_reason(rules: Retraining, figures: Iterable[Measurement], champion: int) -> str:
     nights = {row.night for row in figures}
     if len(nights) < rules.min_nights:
-        measured = "1 night" if len(nights) == 1 else f"{len(nights)} nights"
+        measured = "1 as-of date" if len(nights) == 1 else f"{len(nights)} as-of dates"
         has = "has" if len(nights) == 1 else "have"
         return (
             f"{measured} of champion {champion} {has} been measured since the last training, {rules.min_nights} needed."
         )
-    return f"Nothing is beyond its limit on the latest {rules.min_nights} nights, the last {max(nights)}."
+    return f"Nothing is beyond its limit on the latest {rules.min_nights} as-of dates, the last {max(nights)}."
 
 
 def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime | None = None) -> RetrainingDecision:

@@ -157,7 +157,7 @@ def write_drift_report(
     model = _find_model(settings, pipeline, scored[night])
     before = next(iter(previous_dates(scored, night, model_of(scored[night]), last=1)), None)
     has_test = model is not None and "training_table" in model.tags
-    name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
+    name = f"test split of model {model.version}" if has_test and model else f"as-of date {before}" if before else None
     state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
     inputs = f"{state} {name} {pipeline.drift}"
     path = settings.reports_path / "drift" / pipeline.name / f"{night.isoformat()}.html"

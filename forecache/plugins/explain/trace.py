@@ -123,7 +123,7 @@ def live_lines(link: dict[str, Any]) -> list[str]:
     if "missing" in link:
         return [f"not available: {link['missing']}"]
     made = ", ".join(f"{name.replace('_', ' ')} {link[name]}" for name in _OF_MODEL if link[name] not in (None, ""))
-    late = ", of a day that a night had already been made from" if link["late"] else ""
+    late = ", of a day that a nightly run had already read" if link["late"] else ""
     return [
         ", ".join(f"{name}={value}" for name, value in link["row"].items()),
         f"Kafka partition {link['kafka_partition']}, offset {link['kafka_offset']}, at {link['kafka_at']}",

@@ -261,8 +261,7 @@ def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]
         split_days = examples.test_days + examples.validation_days + 3 * examples.horizon_days
         lacking = (realtime.start + _DAY - night).days + split_days
         raise InputError(
-            f"Real-time model {realtime.name!r} cannot train on the night {night}: its data starts on "
-            f"{realtime.start}.",
+            f"Real-time model {realtime.name!r} cannot train as of {night}: its data starts on {realtime.start}.",
             remedy=f"Train on {night + timedelta(days=lacking)} or later, or give validation and test fewer days.",
         )
     return {split: days[split] for split in SPLITS}

@@ -197,7 +197,7 @@ def _details(realtime: Realtime, days: Mapping[str, Sequence[date]], written: "p
                 f"The {split} split of {realtime.name!r} has no request from {first} to {last}.",
                 remedy=f"Ingest the days that {function_name(realtime.trained_examples.compute)} makes "
                 "requests from, or "
-                "train for another night.",
+                "train as of another date.",
             )
     means = written.group_by([AS_OF]).aggregate([(label, "mean")]).to_pylist()
     requests = {row["split"]: row[f"{REQUEST_ID}_count_distinct"] for row in counts}

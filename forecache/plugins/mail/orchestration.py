@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import details_json, owners_of, stage_metadata
+from assets.metadata import details_json, place_in_graph, stage_metadata
 from assets.published import published_name
 from assets.raw import ingest_pending_files
 from assets.sources import source_asset
@@ -43,9 +43,8 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
         name=f"mailed_{mailing.name}",
         deps=[published_name(mailing.pipeline), *(source_asset(source) for source in mailing.all_sources)],
         description=f"{mailing.description}\n\n{__doc__}",
-        group_name="serving",
+        **place_in_graph(mailing, stage="serving"),
         kinds={"deltalake", "email"},
-        owners=owners_of(mailing),
     )
     @explain_errors
     def send_messages(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from forecache.base.errors import CheckError
 from forecache.base.reports import make_page, write_page
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
@@ -40,8 +41,13 @@ _METRIC_NAMES = {
 def write_report(settings: Settings, pipeline: Trainable, version: int, *, stages: Sequence[StageResult] = ()) -> Path:
     """Write the report of a version, with a table of the run's stages if given; returns its path,
     `HOME/reports/<pipeline>-<version>.html`. NotFoundError without the version, CheckError if its artifact does not
-    match its checksums."""
+    match its checksums, or if Forecache did not register it."""
     model = model_version(settings, pipeline, version)
+    if not model.is_own:
+        raise CheckError(
+            f"Model {model.name!r} version {version} was not registered by Forecache: there is no evaluation of it.",
+            remedy=f"`forecache train {pipeline.name}` makes a version that has a report.",
+        )
     verified_folder(settings, model)
     evaluation, verdict = load_evaluation(settings, model), load_verdict(model)
     page = make_page(

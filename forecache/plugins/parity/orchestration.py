@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets import checks
-from assets.metadata import markdown_table, owners_of, stage_metadata
+from assets.metadata import markdown_table, place_in_graph, stage_metadata
 from assets.partitions import configured_day
 from assets.realtime import released_name
 from assets.stage import RunStep, explain_errors
@@ -59,9 +59,8 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
         name=name,
         deps=[released_name(realtime)],
         description=__doc__,
-        group_name="monitoring",
+        **place_in_graph(realtime, stage="monitoring"),
         kinds={"deltalake", "python"},
-        owners=owners_of(realtime),
         check_specs=[
             dg.AssetCheckSpec(
                 EQUAL,

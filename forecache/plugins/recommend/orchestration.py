@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import details_json, markdown_table, owners_of, stage_metadata
+from assets.metadata import details_json, markdown_table, place_in_graph, stage_metadata
 from assets.partitions import nightly_freshness, pipeline_partitions, source_dependencies
 from assets.published import build_published, published_name
 from assets.raw import ingest_pending_files
@@ -60,9 +60,8 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         name=table,
         deps=source_dependencies(recommender.schedule, recommender.all_sources),
         description=f"{recommender.description}\n\n{__doc__}",
-        group_name="predictions",
+        **place_in_graph(recommender, stage="predictions"),
         kinds={"deltalake", "numpy"},
-        owners=owners_of(recommender),
         metadata={"dagster/column_schema": _recommendation_schema(recommender)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -125,9 +124,8 @@ def build_second_table(second: SecondTable) -> dg.AssetsDefinition:
         name=table,
         deps=[recommender.prediction_table],
         description=f"{second.description} Written together with the lists of users, and checked here.",
-        group_name="predictions",
+        **place_in_graph(second, stage="predictions"),
         kinds={"deltalake", "numpy"},
-        owners=owners_of(second),
         metadata={"dagster/column_schema": _recommendation_schema(second)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

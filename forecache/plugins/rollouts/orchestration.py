@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import markdown_table, owners_of
+from assets.metadata import markdown_table, place_in_graph
 from assets.realtime import released_name
 from assets.stage import explain_errors
 from forecache.base.settings import Settings
@@ -49,9 +49,8 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
         name=rollout_name(realtime),
         deps=[released_name(realtime)],
         description=__doc__,
-        group_name="serving",
+        **place_in_graph(realtime, stage="serving"),
         kinds={"deltalake"},
-        owners=owners_of(realtime),
     )
     @explain_errors
     def report_rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
@@ -68,7 +67,10 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
 
 def rollout_metadata(state: RolloutState) -> dict[str, Any]:
     """Metadata of a rollout: its state, its steps, and the figures of each guard of the last judged step."""
-    steps = [(step.stage, step.share, step.since[:19], *step.requests, step.verdict, step.why) for step in state.steps]
+    steps = [
+        (step.stage, f"{step.share:.0%}", step.since[:16].replace("T", " "), *step.requests, step.verdict, step.why)
+        for step in state.steps
+    ]
     judged = next((step for step in reversed(state.steps) if step.compared), state.step)
     guards = [
         (
@@ -81,7 +83,7 @@ def rollout_metadata(state: RolloutState) -> dict[str, Any]:
         "release": state.release,
         "instead_of": state.current,
         **{name: getattr(state, name) for name in ("stage", "share", "paused", "why")},
-        "steps": markdown_table(("step", "share", "since", "current", "other variant", "verdict", "why"), steps),
+        "steps": markdown_table(("step", "share", "since (UTC)", "current", "other variant", "verdict", "why"), steps),
         "guards": markdown_table(
             ("guard", "other variant", "current", "worse by at least", "at most", "tolerated", "harm"), guards
         ),

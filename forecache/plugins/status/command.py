@@ -30,7 +30,7 @@ from forecache.cli.output import print_json, wants_json
 @click.option("--every", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Seconds, with --watch.")
 @click.pass_context
 def status(context: click.Context, url: str | None, token_file: Path | None, watch: bool, every: float) -> None:
-    """Show the state of the reader and of the project: traffic, versions, models, last nights, what needs attention.
+    """Show the state of the reader and of the project: traffic, versions, models, last runs, what needs attention.
 
     Exits with 1 if something needs attention. A browser shows the reader's part at its address /status. `doctor` checks
     the machine and the settings; `forecache store versions` lists what is kept of a pipeline, `forecache release list`

@@ -13,7 +13,7 @@ import orjson
 from forecache.plugins.status.collect import Attention, Collector, Recorder, StatusPart
 from forecache.plugins.status.history import History, ModelCounts
 from forecache.plugins.status.page.api import render_api
-from forecache.plugins.status.page.document import HEADERS, icon
+from forecache.plugins.status.page.document import HEADERS, REPORT_HEADERS, icon
 from forecache.plugins.status.page.render import render_page
 from forecache.plugins.status.report_pages import ReportPages
 from forecache.realtime.serve import RealtimeExtension
@@ -68,12 +68,17 @@ class StatusPages:
         return Reply(200, HEADERS, render_api(document))
 
     def report(self, request: HttpRequest, name: str) -> Reply:
-        """The page on one name, made in another thread; for the answer of a key, the token covers the name, too."""
-        key = dict(parse_qsl(request.query)).get("key", "")
+        """The page on one name, or the report of a version of its model, made in another thread; for the answer of a
+        key, the token covers the name, too."""
+        asked = dict(parse_qsl(request.query))
+        key, version = asked.get("key", ""), asked.get("report", "")
         if self._access is not None:
             for scope in (METRICS, *((name,) if key else ())):
                 self._access.check(request.headers, scope, basic=True)
-        request.render = lambda: self._reports.page(name, key)
+        if version.isascii() and version.isdigit():
+            request.render = lambda: self._reports.page(name, version=int(version))
+            return Reply(200, REPORT_HEADERS, b"")
+        request.render = lambda: self._reports.page(name, key=key)
         return Reply(200, HEADERS, b"")
 
     def html_or_json(self, request: HttpRequest) -> Reply:

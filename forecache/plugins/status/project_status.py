@@ -1,4 +1,4 @@
-"""The status of a project without its readers: last nights, published versions, releases, alerts and problems."""
+"""The status of a project without its readers: last runs, published versions, releases, alerts and problems."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -14,10 +14,11 @@ from forecache.declare.project import Published
 from forecache.plugins.status.collect import Attention, sort_by_severity
 from forecache.stream.status import describe_stream, read_stream_statuses
 
-MOST_NIGHTS, MOST_ROWS = 5, 40
+MOST_NIGHTS, MOST_ROWS, MOST_UNDATED = 5, 40, 10
 _LATELY = timedelta(days=14)
 _MAKING = {"ingest", "tiles", "features", "recommend", "score", "publish"}
 """Stages that write the rows of the date; others report on rows, on a sample of them or in figures."""
+_UNDATED = {"training_set", "train", "register", "release"}
 
 
 def last_nights(settings: Settings, now: datetime) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def last_nights(settings: Settings, now: datetime) -> dict[str, Any]:
 
 def _unreadable_reason(settings: Settings) -> str:
     """The reason why the ledger cannot be read here, as a sentence; "" if it can."""
-    elsewhere = "`forecache status` shows the nights where the lake is."
+    elsewhere = "`forecache status` shows the runs where the lake is."
     if settings.lake_is_remote:
         return f"The stage ledger is not here, as the lake is in an object store; {elsewhere}"
     if find_spec("deltalake") is None:
@@ -63,23 +64,34 @@ def night_rows(
     newest = sorted(
         (each for each in groups.items() if each[0][0] in dates), key=lambda each: (-each[0][0].toordinal(), each[0][1])
     )[:MOST_ROWS]
-    rows = []
-    for (night, subject), stages in newest:
-        last = list(stages.values())[-1]
-        made = [row["rows"] for name, row in stages.items() if name in _MAKING]
-        ended = last["recorded_at"].astimezone(timezone.utc)
-        rows.append(
-            {
-                "as_of": night.isoformat(),
-                "subject": subject,
-                "stages": list(stages),
-                "rows": made[-1] if made else last["rows"],
-                "seconds": round(sum(row["seconds"] for row in stages.values()), 2),
-                "ended_at": ended.isoformat(timespec="seconds").replace("+00:00", "Z"),
-                "ended_s_ago": int((now - ended).total_seconds()),
-            }
-        )
-    return rows
+    return [_run_row(night, subject, stages, now) for (night, subject), stages in newest]
+
+
+def undated_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """Rows of the ledger of trainings and releases, which have no as-of date, by run, the newest first."""
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in sorted(found, key=lambda row: row["recorded_at"]):
+        if row["night"] is None and row["stage"] in _UNDATED:
+            runs.setdefault(row["run_id"], {})[row["stage"]] = row
+    rows = [_run_row(None, next(iter(stages.values()))["subject"], stages, now) for stages in runs.values()]
+    return sorted(rows, key=lambda row: row["ended_s_ago"])[:MOST_UNDATED]
+
+
+def _run_row(night: date | None, subject: str, stages: Mapping[str, dict[str, Any]], now: datetime) -> dict[str, Any]:
+    """A row for the stages by name, in the order of their ends."""
+    rows = list(stages.values())
+    made = [row["rows"] for name, row in stages.items() if name in _MAKING]
+    ended = rows[-1]["recorded_at"].astimezone(timezone.utc)
+    return {
+        "as_of": night.isoformat() if night else None,
+        "subject": subject,
+        "run_id": next((row["run_id"] for row in reversed(rows) if row["run_id"]), ""),
+        "stages": list(stages),
+        "rows": made[-1] if made else rows[-1]["rows"],
+        "seconds": round(sum(row["seconds"] for row in rows), 2),
+        "ended_at": ended.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "ended_s_ago": int((now - ended).total_seconds()),
+    }
 
 
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from forecache.cli.output import show
     examples="""
     forecache report churn --open
     forecache report churn --output churn.html
+    forecache report churn --version 3 --open
     forecache report churn --json
     """,
 )
@@ -23,22 +24,27 @@ from forecache.cli.output import show
 @click.option("--output", help="The file; '-' writes the page to standard output. Default: reports/NAME.html.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 @click.option("--key", default="", help="With the answer for this key (or request id) explained.")
+@click.option("--version", type=click.IntRange(min=1), help="The report of this version of its model instead.")
 @click.option("--in-server", is_flag=True, hidden=True)
-def report(name: str, output: str | None, opens: bool, key: str, in_server: bool) -> None:
+def report(name: str, output: str | None, opens: bool, key: str, version: int | None, in_server: bool) -> None:
     """Write a page on NAME: its runs, versions, model, drift, quality, cost and alerts of the last 30 days.
 
     The server shows the same page at its address /status/NAME.
     """
     from forecache.plugins.status.page.report import render_report
-    from forecache.plugins.status.report_document import describe_name
+    from forecache.plugins.status.report_document import describe_name, write_model_report
 
     current = settings()
-    found = describe_name(current, name, key=key)
-    content = render_report(found, in_server=in_server)
+    if version is None:
+        found = describe_name(current, name, key=key)
+        content, path = render_report(found, in_server=in_server), current.reports_path / f"{name}.html"
+    else:
+        path = write_model_report(current, name, version)
+        found, content = {"name": name, "version": version}, path.read_bytes()
     if output == "-":
         sys.stdout.buffer.write(content)
         return
-    path = Path(output) if output else current.reports_path / f"{name}.html"
+    path = Path(output) if output else path
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, content)
     if opens:

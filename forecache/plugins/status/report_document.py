@@ -4,19 +4,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import ForecacheError
+from forecache.base.errors import ForecacheError, NotFoundError
+from forecache.base.links import asset_url, dagster_run_url, model_url, model_version_url
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import unknown_name_error
 from forecache.cli.commands.release import find_releases
-from forecache.declare import Pipeline, Realtime
+from forecache.declare import Pipeline, Realtime, RegisteredModel
 from forecache.declare.loading import read_project
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.model_versions import find_champion
-from forecache.plugins.status.project_status import night_rows
+from forecache.plugins.status.project_status import night_rows, undated_rows
 from forecache.serve.store.remote_store import open_store
 
 DAYS = 30
@@ -44,9 +46,12 @@ def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime
         "days": DAYS,
         "description": getattr(declared, "description", ""),
         "owner": getattr(declared, "owner", ""),
-        "runs": night_rows(runs, now, most_nights=DAYS),
-        "trainings": _trainings(runs),
-        "versions": list(_versions(settings, name)),
+        "links": _links(settings, declared),
+        "runs": [
+            row | {"run_url": dagster_run_url(settings, row["run_id"])}
+            for row in (*night_rows(runs, now, most_nights=DAYS), *undated_rows(runs, now))
+        ],
+        "versions": list(_versions(settings, declared)),
         **_releases(settings, name, declared),
         "moves": list(_moves(settings, name)),
         "reports": _model_reports(settings, name, declared),
@@ -81,13 +86,24 @@ def _find(settings: Settings, name: str) -> tuple[str, Any]:
     raise unknown_name_error(name, "pipeline, model, stream or view", there, where=settings.project)
 
 
-def _trainings(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = sorted((row for row in runs if row["stage"] == "train"), key=lambda row: row["recorded_at"], reverse=True)
-    return [{"at": row["recorded_at"].isoformat(), "rows": row["rows"], "seconds": row["seconds"]} for row in found]
+def _links(settings: Settings, declared: Any) -> dict[str, str]:
+    """The addresses of its table or release in Dagster, and of its model in MLflow; "" for what is not known."""
+    table = str(getattr(declared, "served_table", "") or getattr(declared, "table", ""))
+    asset = f"released_{declared.name}" if isinstance(declared, Realtime) else table
+    is_trained = isinstance(declared, (Pipeline, Realtime)) and declared.is_trained
+    return {"Dagster": asset_url(settings, asset), "MLflow": model_url(settings, declared.name) if is_trained else ""}
 
 
-def _versions(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
+def _version_url(settings: Settings, declared: Any, model: Mapping[str, Any] | None) -> str:
+    is_registered = isinstance(declared, Pipeline) and (
+        declared.is_trained or isinstance(declared.model, RegisteredModel)
+    )
+    return model_version_url(settings, model["name"], model["version"]) if model and is_registered else ""
+
+
+def _versions(settings: Settings, declared: Any) -> Iterator[dict[str, Any]]:
     """The retained versions of a store on this machine, the newest first."""
+    name = declared.name
     if not (settings.store_path / name).is_dir():
         return
     store = open_store(settings, name)
@@ -104,6 +120,8 @@ def _versions(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
             "model": manifest.made_by.get("model"),
             "published_at": manifest.published_at,
             "run_id": manifest.run_id,
+            "run_url": dagster_run_url(settings, manifest.run_id),
+            "model_url": _version_url(settings, declared, manifest.made_by.get("model")),
         }
 
 
@@ -135,13 +153,28 @@ def _moves(settings: Settings, name: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def write_model_report(settings: Settings, name: str, version: int) -> Path:
+    """Write the report of a model version; returns its path. NotFoundError if no model is trained under the name."""
+    _, declared = _find(settings, name)
+    if not isinstance(declared, (Pipeline, Realtime)) or not declared.is_trained or not is_installed("model_reports"):
+        raise NotFoundError(f"There are no reports of models of {name!r}.", remedy=f"See `forecache report {name}`.")
+    path: Path = load_hook("model_reports", "write_model_report")(settings, declared, version)
+    return path
+
+
+def _write_missing_report(settings: Settings, declared: Pipeline | Realtime, version: int) -> None:
+    if not (settings.reports_path / f"{declared.name}-{version}.html").exists():
+        load_hook("model_reports", "write_model_report")(settings, declared, version)
+
+
 def _model_reports(settings: Settings, name: str, declared: Any) -> dict[str, str]:
     """Paths of the reports of model versions, by version, the newest first; a champion without one gets it."""
     if isinstance(declared, (Pipeline, Realtime)) and declared.is_trained and is_installed("model_reports"):
         with suppress(ForecacheError, OSError):  # no champion yet, no library that draws, or a disk to read only
             champion = find_champion(settings, declared)
-            if champion is not None and not (settings.reports_path / f"{name}-{champion.version}.html").exists():
-                load_hook("model_reports", "write_model_report")(settings, declared, champion.version)
+            # A model that was registered elsewhere has no evaluation.
+            if champion is not None and champion.is_own:
+                _write_missing_report(settings, declared, champion.version)
     found = {
         path.stem.removeprefix(f"{name}-"): str(path)
         for path in settings.reports_path.glob(f"{name}-*.html")

@@ -12,40 +12,40 @@ _KEPT_S, _LIMIT_S, _PATIENCE_S, _MOST = 30.0, 60.0, 2.0, 64
 
 
 class ReportPages:
-    """Pages by name and key, each kept for half a minute. One is made at a time, so that many requests start no more
+    """Pages by name and option, each kept for half a minute. One is made at a time, so that many requests start no more
     processes, and hold no more threads than for a moment. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], tuple[float, bytes]] = {}
 
-    def page(self, name: str, key: str) -> bytes:
-        """The page on a name, with the answer for a key unless that is ""; a page that says why, if it fails."""
-        if (kept := self._kept(name, key)) is not None:
+    def page(self, name: str, *, key: str = "", version: int | None = None) -> bytes:
+        """The page on a name, with the answer for a key unless that is "", or the report of a version of its model; a
+        page that says why, if it fails."""
+        option = f"--version={version}" if version is not None else f"--key={key}" if key else ""
+        if (kept := self._kept(name, option)) is not None:
             return kept
         if not self._lock.acquire(timeout=_PATIENCE_S):
             return _problem(name, "Another page is being made. Load this one again in some seconds.")
         try:
-            body = self._kept(name, key)  # who had the lock may have made this very page
+            body = self._kept(name, option)  # who had the lock may have made this very page
             if body is None:
-                body = _make(name, key)
+                body = _make(name, option)
                 others = {} if len(self._made) >= _MOST else self._made
-                self._made = {**others, (name, key): (time.monotonic(), body)}
+                self._made = {**others, (name, option): (time.monotonic(), body)}
             return body
         finally:
             self._lock.release()
 
-    def _kept(self, name: str, key: str) -> bytes | None:
-        made = self._made.get((name, key))
+    def _kept(self, name: str, option: str) -> bytes | None:
+        made = self._made.get((name, option))
         return made[1] if made is not None and time.monotonic() - made[0] < _KEPT_S else None
 
 
-def _make(name: str, key: str) -> bytes:
+def _make(name: str, option: str) -> bytes:
     command = [sys.executable, "-m", "forecache.cli.main", "report", name, "--output", "-", "--in-server"]
     try:
-        done = subprocess.run(
-            [*command, *([f"--key={key}"] if key else [])], capture_output=True, timeout=_LIMIT_S, check=False
-        )
+        done = subprocess.run([*command, *filter(None, [option])], capture_output=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return _problem(name, f"The page took longer than {_LIMIT_S:g} s. Run `forecache report {name}`.")
     if done.returncode:

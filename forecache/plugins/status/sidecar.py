@@ -114,7 +114,7 @@ class _PartReader:
             )
             self._write(json.loads(done.stdout))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            logger.error("The nights of the status page could not be read: %s", error)
+            logger.error("The runs of the status page could not be read: %s", error)
             with suppress(OSError):
                 self._write(_empty_part(_UNREAD_LEDGER, unread=True))
 

@@ -93,7 +93,7 @@ def _model_details(row: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Line]:
-    yield "LAST NIGHTS"
+    yield "LAST RUNS"
     nights = project["nights"]
     if nights["rows"]:
         rows = [

@@ -83,7 +83,7 @@ def open_delta(source: TableSource, place: Place, version: int | None = None) ->
             raise source_error(
                 source,
                 f"{place.uri} has no version {version} any more",
-                "Score later nights, keep versions longer, or keep all states in the table: Snapshot(day=...).",
+                "Score later dates, keep versions longer, or keep all states in the table: Snapshot(day=...).",
             ) from error
         raise unavailable_error(source, place.uri, error) from error
 
@@ -103,7 +103,7 @@ def require_version(pinned: PinnedTable, version: int) -> None:
         raise source_error(
             source,
             f"of version {version} of {place.uri} {len(gone)} files were removed by a vacuum",
-            "Score later nights, keep files longer, or keep all states in the table: Snapshot(day=...).",
+            "Score later dates, keep files longer, or keep all states in the table: Snapshot(day=...).",
         )
 
 

@@ -123,13 +123,14 @@ class PinnedTable:
         lacks = f"no version of {uri} was committed" if self.is_by_version else f"{uri} has no row of"
         if source.missing == "wait":
             raise NotYetError(
-                f"The night {night} waits for source {source.name!r}: {lacks} that day.", remedy="Run again when it is."
+                f"As-of date {night} waits for source {source.name!r}: {lacks} that day.",
+                remedy="Run again when it is.",
             )
         raise InputError(
-            f"The night {night} is empty: for source {source.name!r} {lacks} that day.",
+            f"As-of date {night} is empty: for source {source.name!r} {lacks} that day.",
             remedy='missing="last" goes on with what was there before.'
             if self.has_state(night)
-            else f"Run a later night: {uri} has none before it either.",
+            else f"Run a later date: {uri} has none before it either.",
         )
 
     def details(self) -> dict[str, str | int]:

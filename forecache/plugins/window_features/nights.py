@@ -320,7 +320,7 @@ def _tasks(
     if not days:
         raise InputError(
             f"No landing file has been ingested of the days that the windows of {view.name!r} see on {min(nights)}.",
-            remedy="Land files for these days, or take a later night.",
+            remedy="Land files for these days, or take a later date.",
         )
     inputs = {day: states[day] for day in days}
     version = build_tiles(engine, settings, view, inputs, run_id=run_id, progress=progress)

@@ -145,7 +145,7 @@ def _from_partitions(
             raise CheckError(
                 f"Entities of pipeline {pipeline.name!r} are more than once in its features for {base.night} or "
                 f"{target.night}.",
-                remedy="Build the features of these nights again; mode 'full' says which night it is.",
+                remedy="Build the features of these dates again; mode 'full' says which date it is.",
             )
         removed, added = (
             pa.Table.from_batches(
@@ -310,7 +310,7 @@ def _check_dropped(pipeline: Pipeline, base: BasePredictions, carried: Increment
         raise CheckError(
             f"The predictions of pipeline {pipeline.name!r} for {base.state.night} have "
             f"{base.rows - carried.carried_rows} rows of the {dropped} entities that changed.",
-            remedy="They are not what was committed; score the night in full, with mode 'full'.",
+            remedy="They are not what was committed; score the date in full, with mode 'full'.",
         )
 
 

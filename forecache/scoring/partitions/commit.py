@@ -89,7 +89,7 @@ def check_partition(
     if failed:
         raise CheckError(
             f"The predictions of pipeline {pipeline.name!r} for {night.night} are wrong: {'; '.join(failed)}.",
-            remedy="Nothing was written; look at that night's features and at the model.",
+            remedy="Nothing was written; look at that date's features and at the model.",
         )
     low, high = ranges.get(pipeline.output_specs[0].judged_column, (None, None))
     return {"rows": rows, "keys": keys, "minimum": low, "maximum": high}

@@ -117,7 +117,7 @@ def _find_mismatch(file: TileFile, declaration: str, views: Mapping[str, ViewTil
         return "it is of another declaration of the stream or its views"
     for name, view in views.items():
         if view.complete_from < file.of.complete_from[name]:
-            return f"the view {name} stands on an older night than the one that its tiles were kept for"
+            return f"the view {name} stands on an older as-of date than the one that its tiles were kept for"
     if table is None or not has_row(table.dataset, file.of.mark):
         return "the table does not have its last row, so that it was made anew or restored"
     if table.count_up_to(file.of.mark.position) != file.of.rows:

@@ -61,7 +61,7 @@ class ServedState:
         if manifest.contract != view.packed.contract or not set(wanted) <= set(there):
             raise UnavailableError(
                 f"Version {self.version} of the view {view.name} was published by another declaration.",
-                remedy=f"Run its night again, until which its features count as unknown: `forecache run {view.name}`.",
+                remedy=f"Run it again; until then its features count as unknown: `forecache run {view.name}`.",
             )
         self._places = None if wanted == there else [there.index(name) for name in wanted]
 

@@ -42,7 +42,7 @@ def judge(
         raise InputError(
             f"{recommender.name} cannot be judged for {night}: there are no interactions before {first}, and the "
             f"{gate.test_days} days from then on are the gate's test.",
-            remedy="Begin with a later night, or declare a shorter test_days in the gate.",
+            remedy="Begin with a later date, or declare a shorter test_days in the gate.",
         )
     split = split_by_day(interactions, first, num_days=gate.test_days)
     users = _judged_users(split, gate.most_users)

@@ -23,6 +23,10 @@ POLICY = (
     f"default-src 'none'; style-src {_digest(_STYLE)}; script-src {_digest(SCRIPT)}; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+_REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 HEADERS = [
     ("content-type", "text/html; charset=utf-8"),
     ("cache-control", "no-store"),
@@ -31,6 +35,9 @@ HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("vary", "accept, authorization"),
 ]
+
+REPORT_HEADERS = [(name, _REPORT_POLICY if name == "content-security-policy" else value) for name, value in HEADERS]
+"""Of reports of models, whose plots have styles of their own."""
 
 
 def page(title: str, state: str, *content: Content, follows: bool = False) -> bytes:

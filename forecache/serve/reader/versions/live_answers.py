@@ -183,7 +183,7 @@ def answers_of(
         try:
             return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)
         except UnavailableError as error:
-            logger.error("Without what the stream has seen since its night: %s", error)
+            logger.error("Without what the stream has seen since its as-of date: %s", error)
     answers = VersionAnswers(version, offset=offset, fallback_for=fallback_for)
     answers.layer = layer
     return answers

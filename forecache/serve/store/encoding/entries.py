@@ -266,7 +266,7 @@ class Encoder:
         self.provenances.update(others)
         if len(self.provenances) > _MAX_PROVENANCES:
             raise InputError(
-                f"The rows of one night come from more than {_MAX_PROVENANCES} scoring runs or times.",
+                f"The rows of one as-of date come from more than {_MAX_PROVENANCES} scoring runs or times.",
                 remedy="Write the same `scored_at` and `run_id` to all rows of a scoring run.",
             )
         for name in self.nulls:

@@ -70,7 +70,7 @@ class NightSource:
                 counts[made_by] += row["count_all"] * piece.rows // len(first)
         if not counts:
             raise InputError(
-                f"The night {self.source.as_of} of {self.source.table} has no rows.", remedy="Score that night first."
+                f"As-of date {self.source.as_of} of {self.source.table} has no rows.", remedy="Score that date first."
             )
         return max(counts, key=lambda item: (counts[item], item.scored_at, item.id))
 
@@ -86,7 +86,7 @@ def open_night(settings: Settings, pipeline: Served, night: date | None) -> Nigh
     nights = sorted({date.fromisoformat(str(values[AS_OF])) for values in table.partitions()})
     if not nights or (night is not None and night not in nights):
         raise NotFoundError(
-            f"The table {pipeline.served_table} has no rows for {night or 'any night'}.",
+            f"The table {pipeline.served_table} has no rows for {night or 'any as-of date'}.",
             remedy=f"`forecache run {pipeline.name}{f' --date {night}' if night else ''}` makes them.",
         )
     night = night or nights[-1]

@@ -220,12 +220,12 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
         old_reader, new_reader = NightReader(table, current.as_of), source.reader
         old_encoding = replace(publication.encoding, provenance=current.provenance)
         old, new = _hash_partition(old_reader, old_encoding), _hash_partition(new_reader, publication.encoding)
-        publication.progress("Comparing with the published night", 0.6)
+        publication.progress("Comparing with the published version", 0.6)
         with publication.store.open_version(current) as snapshot, _threads() as threads:
             estimate = _ChangeEstimate(snapshot, new_reader, publication.encoding, limit)
             found = find_differing_rows(old, new, threads, publication.staging, most=limit, look=estimate.add)
         if found is None:
-            raise ChangesUnavailable("the two nights differ by more than single rows: some are there more than once")
+            raise ChangesUnavailable("the two dates differ by more than single rows: some are there more than once")
         if max(len(side.rows) for side in found) > limit:
             raise ChangesUnavailable(f"compaction: more than {limit:,} changed keys over a base of {old.rows:,}")
         removed = ChangedRows(old_encoding, keep_entries=False)
@@ -239,7 +239,7 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         text = " ".join(str(error).split())
-        raise ChangesUnavailable(f"the night {current.as_of} cannot be read as published: {text[:300]}") from None
+        raise ChangesUnavailable(f"as-of date {current.as_of} cannot be read as published: {text[:300]}") from None
     except InputError as error:
         raise ChangesUnavailable(error.message) from None
     return RowChanges(removed, added, "partition")
