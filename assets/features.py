@@ -71,11 +71,14 @@ def _build_features_asset(
     def build_and_check_features(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.features import build_features, build_view, stale_nights
         from forecache.lake.quality.stage_checks import check_features
+        from forecache.operations.kept_contracts import keep_contracts
 
         step = RunStep(context, settings.load())
         current, nights = step.settings, step.nights
         for source in declared.all_sources:
             ingest_pending_files(step, source, last=max(nights))
+        for view in (declared,) if isinstance(declared, FeatureView) else declared.views:
+            keep_contracts(step, view, nights)
         build: Callable[..., StageResult] = build_view if isinstance(declared, FeatureView) else build_features
         result = step.run_stage(build, current, declared, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})

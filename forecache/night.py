@@ -21,6 +21,7 @@ from forecache.lake.training_set import build_training_set
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
+from forecache.operations.kept_contracts import keep_contracts
 from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import release_model
 from forecache.operations.rollback import recover_interrupted
@@ -38,6 +39,7 @@ def run_declaration(run: ProcessRun, declared: Nightly, nights: Sequence[date], 
         if isinstance(source, Source):
             ingest_pending(run, source, last=max(nights), on_checked=partial(run.note_raw_checks, source))
     for view in (declared,) if isinstance(declared, FeatureView) else views if trains != "only" else ():
+        keep_contracts(run, view, nights)
         run.run_stage(build_view, settings, view, nights, rebuild=run.rebuild)
         checks.require_success(run.note_reports(view.feature_table, checks.check_features(run, view, nights)))
         publish_newest(run, view)

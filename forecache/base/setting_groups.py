@@ -237,6 +237,13 @@ class LakeSettings(BaseSettings):
         "each run, on the machine of Dagster's code location.",
     )
 
+    kept_contract_days: float = Field(
+        7.0,
+        ge=0,
+        description="Days for which the features that only the release before the current one was trained with are "
+        "still built and published, for a rollback to it.",
+    )
+
     engine: Literal["auto", "spark", "arrow"] = Field(
         "auto",
         description="What carries out stages: Spark, or Arrow in the process of the run, without Java. auto: Arrow, "

@@ -95,6 +95,13 @@ push_step = Steps("remote read", "uploaded", "manifest created", "pointer moved"
 """Steps of a change of a store in its remote, from reading its state there to moving its pointer, before it is made
 here and retired versions are removed there."""
 
+CONTRACT_STEPS = ("definition kept", "linked", "handed over")
+"""Steps of a contract of a view that another one is about to replace, up to its own store with its last version."""
+
+RETIRED_STEPS = ("store removed", "tables removed", "definition removed")
+
+contract_step = Steps(*CONTRACT_STEPS, *RETIRED_STEPS)
+
 rollback_step = Steps(
     *("planned", "begun", "champion moved", "model marked", "pointer moved"),
     *("targets synced", "recorded"),

@@ -16,6 +16,7 @@ STREAM, STREAM_QUARANTINE = "stream_", "stream_quarantine_"
 """Prefixes of the tables of a stream's rows and of its bad messages."""
 FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
 """Prefixes of the tables of a pipeline."""
+_KEPT = re.compile(r"(?P<view>[a-z][a-z0-9_]*)__(?P<contract>[0-9a-f]{16})")
 MAIL_TABLE = "mail_ledger"  # the table of the messages of all mailings
 AS_OF = "as_of"
 REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
@@ -30,6 +31,20 @@ def check_name(kind: str, name: str) -> None:
             f"The {kind} name {name!r} is not usable as a table name.",
             remedy="Use lower-case letters, digits and underscores, starting with a letter, at most 63.",
         )
+
+
+def kept_name(view: str, contract: str) -> str:
+    """Return the name of an earlier contract of a feature view: that of its store, and a part of those of its tables.
+
+    A view whose name has more than 45 characters has no valid one.
+    """
+    return f"{view}__{contract}"
+
+
+def split_kept_name(name: str) -> tuple[str, str] | None:
+    """Return the view and the contract of the name of a kept contract; None for any other name."""
+    found = _KEPT.fullmatch(name)
+    return None if found is None else (found["view"], found["contract"])
 
 
 def check_column(owner: str, name: str) -> None:

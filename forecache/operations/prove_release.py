@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -106,14 +107,17 @@ _IMPORTS_ANYTHING = re.compile(
 )
 
 
-def pack_code(functions: Sequence[Callable[..., Any]]) -> dict[str, bytes]:
-    """Collect the source of all project modules that the functions use, by path: "shop/search.py".
+def pack_code(used: Sequence[Callable[..., Any] | ModuleType]) -> dict[str, bytes]:
+    """Collect the source of all project modules that functions or whole modules use, by path: "shop/search.py".
 
     The packages that contain them are included, as importing a module runs them.
     """
     reach = ReachedCode()
     describer = ValueDescriber(reach)
-    own = {f"{function.__module__}:": describer.describe_declared(function) for function in functions}
+    own = {
+        f"{each.__name__ if isinstance(each, ModuleType) else each.__module__}:": describer.describe_declared(each)
+        for each in used
+    }
     reach.follow_all()
     for key, text in (*own.items(), *reach.pieces.items()):
         # What an import binds stands in the key: "shop.search:load = from importlib import import_module".

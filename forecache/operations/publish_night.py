@@ -20,6 +20,7 @@ from forecache.lake.features import STAGE as BUILT
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records, newest_record
 from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
 from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions
+from forecache.operations.kept_contracts import hand_over_contract
 from forecache.operations.rollback import recover_interrupted
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 from forecache.serve.store.publishing.publish import publish
@@ -66,6 +67,8 @@ def publish_night(
 
     require_published(pipeline)
     _declare_layer(settings, pipeline)
+    if isinstance(pipeline, FeatureView):
+        hand_over_contract(settings, pipeline, progress=progress)
     if isinstance(pipeline, Pipeline):
         recover_interrupted(settings, pipeline, progress=progress)
     result = publish(settings, pipeline, night=night, full=full, replace_remote=replace_remote, run_id=run_id,

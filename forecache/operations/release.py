@@ -23,6 +23,7 @@ from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.model_versions import FEATURES_TAG, ModelVersion
 from forecache.operations.distribute_release import distribute_state
 from forecache.operations.prove_release import example_requests, pack_code, prove_release
+from forecache.operations.view_definitions import keep_definitions
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, lock_releases, open_releases
 from forecache.realtime.release.follow_lake import (
     change_state,
@@ -96,6 +97,7 @@ def release_model(
         known = _find_identical_release(settings, folder, state, inputs)
     bad, current = state.pointer.bad, state.pointer.current
     why_at_once = "It was asked for." if at_once else immediate_release_reason(folder, realtime, current)
+    keep_definitions(settings, realtime, progress=progress)
     if known is None or (known in bad and again):
         begin_work(f"a release of {realtime.name}")
         number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from forecache.base.errors import InputError, UnavailableError
+from forecache.base.table_names import kept_name
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem
 from forecache.realtime.release.format import LookupContract
@@ -168,9 +169,8 @@ class ViewLookups:
 
     def is_remote(self) -> bool:
         """Return True if a view is served from another machine now, so that look-ups must be awaited."""
-        served = self._served
         return any(not isinstance(found.snapshot, (Snapshot, PartialVersion)) for each in self._lookups
-                   if (found := served.get(each.contract.view)) is not None)  # fmt: skip
+                   if (found := each.find_version(self._served)) is not None)  # fmt: skip
 
     def read(self, request: ParsedRequest, now: float) -> LookupResult:
         """Do the look-ups of a request, on this thread.
@@ -190,7 +190,7 @@ class ViewLookups:
     def bind_version(self, lookup: "_ContractLookup", now: float, found: LookupResult) -> "_BoundLookup":
         """Return the served version of a look-up's view, after checking its contract; raises as `read`."""
         view = lookup.contract.view
-        answers = self._served.get(view)
+        answers = lookup.find_version(self._served)
         if answers is None:
             raise ViewUnavailable(f"The view {view} has no published version here.")
         if isinstance(answers.snapshot, PartialVersion):
@@ -208,7 +208,7 @@ class ViewLookups:
             if self._refuses or not answers.manifest.is_packed:
                 raise ContractBroken(bound.broken)
             found.warnings.append(bound.broken)
-        found.versions[view] = answers
+        found.versions[answers.manifest.pipeline] = answers
         return bound
 
     @classmethod
@@ -239,7 +239,16 @@ class ViewLookups:
 class _ContractLookup:
     def __init__(self, contract: LookupContract) -> None:
         self.contract = contract
+        self._kept = kept_name(contract.view, contract.contract)
         self._bound: _BoundLookup | None = None
+
+    def find_version(self, served: Mapping[str, VersionAnswers]) -> VersionAnswers | None:
+        """Return the served version of the view; that of the kept contract if it has another contract, or is older."""
+        answers, kept = served.get(self.contract.view), served.get(self._kept)
+        if kept is None or answers is None:
+            return kept or answers
+        has_contract = answers.manifest.contract == self.contract.contract
+        return answers if has_contract and answers.manifest.as_of >= kept.manifest.as_of else kept
 
     def bind(self, answers: VersionAnswers) -> "_BoundLookup":
         if self._bound is None or self._bound.answers is not answers:

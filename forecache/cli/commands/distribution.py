@@ -62,7 +62,7 @@ def _exchange(
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.replicas import pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push
-    from forecache.serve.store.push_pull import pull_layers, push_stream_only_stores
+    from forecache.serve.store.push_pull import pull_layers, push_stream_only_stores, remove_retired_contracts
     from forecache.serve.store.remote import list_remote_models, remote_pipelines
 
     current = settings()
@@ -124,7 +124,11 @@ def _exchange(
             return not names and (name in releases or _is_unpublished(current, name))
 
         # A release comes after the features that it was trained with.
-        return [*told, *_run_for_each([*chosen, *releases], exchange, nothing_there=has_nothing)]
+        done = _run_for_each([*chosen, *releases], exchange, nothing_there=has_nothing)
+    if pulling and not names:
+        told += [{"pipeline": name, "skipped": f"{name} is removed: no release names it any more."}
+                 for name in remove_retired_contracts(current, opened)]  # fmt: skip
+    return [*told, *done]
 
 
 def _select_stores(current: Settings, names: tuple[str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ Every table stays readable by Spark and by delta-rs: no deletion vectors, no col
 """
 
 import os
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
+from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.base.table_names import NAME
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile, Place, list_entries
 from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_rows
+from forecache.kit.installation import open_lake
 from forecache.kit.spark.session import spark_path
 
 if TYPE_CHECKING:
@@ -160,6 +164,18 @@ def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by
         return Change(written)
 
     return commit(target, decide)
+
+
+def remove_table(settings: Settings, name: str) -> None:
+    """Remove a table of the lake, its log first, so that nobody reads a part of it; none is fine."""
+    begin_work(f"removing the table {name}")
+    folder = open_lake(settings, below=name)
+    files = folder.names()
+    log = [file for file in files if file.startswith("_delta_log/")]
+    folder.delete(log)
+    folder.delete([file for file in files if file not in log])
+    if isinstance(folder, LocalFolder):
+        shutil.rmtree(folder.root, ignore_errors=True)
 
 
 def resolve_place(settings: Settings, uri: str) -> Place:

@@ -10,6 +10,7 @@ import numpy as np
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
+from forecache.base.table_names import kept_name
 from forecache.declare.realtime.lookups import DeclaredFallback, DotProduct, Precomputed
 from forecache.kit.http.problems import Problem
 from forecache.kit.versioned.pointer import read_pointer
@@ -112,11 +113,14 @@ def _make_current_answer(
 def _open_stores(settings: Settings, release: Release, stack: ExitStack) -> tuple[dict[str, VersionAnswers], list[str]]:
     """Open the served versions of the stores that a release reads; returns a sentence for each store without one."""
     found, missing = {}, []
-    for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.fallbacks)]):
+    contracts = {kept_name(each.view, each.contract) for each in release.lookups}
+    named = (*(each.view for each in release.lookups), *contracts, *_stores_of(release.fallbacks))
+    for name in dict.fromkeys(named):
         try:
             snapshot = open_fetched_store(settings, name).snapshot()
         except ForecacheError as error:
-            missing.append(str(error))
+            if name not in contracts:  # most contracts are those of their views
+                missing.append(str(error))
             continue
         stack.callback(snapshot.close)
         found[name] = VersionAnswers(snapshot)

@@ -27,6 +27,8 @@ from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.training.run_files import open_training_root
 from forecache.models.training.spec import SPEC_FILE
+from forecache.operations.kept_contracts import find_contract_users, retire_contracts
+from forecache.operations.view_definitions import list_contracts
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
 from forecache.serve.store.remote_store import read_retained
 
@@ -43,8 +45,12 @@ def maintain_lake(
 ) -> list[MaintenanceResult]:
     """Maintain the named tables, or all of the lake; see `maintain_table`.
 
+    Of all, first those of views' earlier contracts are removed, with their stores, that no release names any more.
+
     NotFoundError if the lake has no such table, InputError if it is an existing table that a source reads.
     """
+    if not names and not dry_run and list_contracts(settings):
+        retire_contracts(settings, find_contract_users(settings), progress=progress)
     foreign = foreign_tables(settings)
     here = [name for name in table_names(settings) if name not in foreign]
     for name in names:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from forecache.base.errors import ForecacheError, InputError
+from forecache.base.table_names import kept_name
 from forecache.kit.http.problems import Problem
 from forecache.plugins.parity.replay_result import AnswerDifference, ReplayResult, first_difference_of
 from forecache.plugins.parity.replayed_release import (
@@ -115,7 +116,7 @@ class AnswerGroup:
     def _compare_features(self, answers: Sequence[LoggedAnswer]) -> None:
         held: dict[str, VersionRows] = {}
         for contract in self._release.lookups:
-            wanted = self._stores.get(contract.view)
+            wanted = self._find_store(contract)
             if wanted is None:
                 self._found.not_recomputed["not logged"] += len(answers)
                 return
@@ -154,6 +155,15 @@ class AnswerGroup:
         for name, count in zip(self._release.features, finite, strict=True):
             self._found.feature(name).add_equal(len(together), count)
 
+    def _find_store(self, contract: LookupContract) -> StoreVersion | None:
+        """Return the version that a look-up read, of the view or of its kept contract; None if none was logged."""
+        kept = self._stores.get(kept_name(contract.view, contract.contract))
+        return kept or self._stores.get(contract.view)
+
+    def _age_of(self, each: LoggedAnswer, contract: LookupContract) -> int:
+        store = self._find_store(contract)
+        return age_of(each.ages_s, contract.view if store is None else store.name)
+
     def _select_comparable(
         self, answers: Sequence[LoggedAnswer], held: Mapping[str, VersionRows]
     ) -> Sequence[LoggedAnswer]:
@@ -182,7 +192,7 @@ class AnswerGroup:
     ) -> Iterator[tuple[str, LookupRows]]:
         requests = [each.parsed for each in answers if each.parsed is not None]
         for contract in self._release.lookups:
-            ages = [age_of(each.ages_s, contract.view) for each in answers]
+            ages = [self._age_of(each, contract) for each in answers]
             live = self._live_lookups(contract, answers)
             yield contract.called, look_up(contract, held[contract.called], requests, ages, live)
 
@@ -204,7 +214,7 @@ class AnswerGroup:
         """True if a version exceeded its maximum age at about the time of the answer."""
         return any(
             contract.max_age_h is not None
-            and 0 < age_of(each.ages_s, contract.view) - contract.max_age_h * 3600 <= _LOGGED_LATER_S
+            and 0 < self._age_of(each, contract) - contract.max_age_h * 3600 <= _LOGGED_LATER_S
             for contract in self._release.lookups
         )
 

@@ -14,6 +14,7 @@ import xxhash
 from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.table_names import kept_name
 from forecache.kit.delta.commit import Target
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
@@ -215,7 +216,7 @@ def find_referenced_versions(settings: Settings, name: str, pieces: Sequence[Log
 
 
 def contracts_of(settings: Settings, name: str, releases: Iterable[int]) -> dict[str, set[str]]:
-    """Return by view the contracts that releases have for it."""
+    """Return by store of a view, or of its kept contract, the contracts that releases have for it."""
     found: dict[str, set[str]] = {}
     for number in releases:
         try:
@@ -223,7 +224,8 @@ def contracts_of(settings: Settings, name: str, releases: Iterable[int]) -> dict
         except ForecacheError:
             continue
         for lookup in release.lookups:
-            found.setdefault(lookup.view, set()).add(lookup.contract)
+            for store in (lookup.view, kept_name(lookup.view, lookup.contract)):
+                found.setdefault(store, set()).add(lookup.contract)
     return found
 
 

@@ -14,7 +14,7 @@ from forecache.base.folders import Folder
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.base.table_names import NAME
+from forecache.base.table_names import NAME, kept_name, split_kept_name
 from forecache.declare import Served
 from forecache.kit.versioned.pointer import lock_versions, write_pointer
 from forecache.kit.versioned.transfer import read_replica_pointer
@@ -33,9 +33,10 @@ from forecache.serve.store.remote import (
     push_layer,
     read_remote_manifest,
     read_remote_pointer,
+    remote_pipelines,
 )
-from forecache.serve.store.remote_store import WAIT_S, RemoteStore, open_store
-from forecache.serve.store.store import Store, remove_leftovers, retire_versions
+from forecache.serve.store.remote_store import WAIT_S, RemoteStore, list_local_stores, open_store
+from forecache.serve.store.store import Store, remove_leftovers, remove_local_store, retire_versions
 
 logger = logging.getLogger("forecache")
 _PATIENCE_S = 10.0  # for the remote to say what it serves
@@ -175,12 +176,33 @@ def _pull(
             fetched = fetch_version(layout, remote, manifest, progress, is_served=True)
             files, travelled = files + fetched[0], travelled + fetched[1]
         if not same:
+            _pull_left_contract(store, pointer, served, remote)
             # As in a publish; if this version is an older one, the tailer first restores rows that it had removed.
             wait_until_applied(layout, served.cut)
             write_pointer(layout, after)
         _clean_and_retire(store, keep)
     is_served = is_here and (pointer.store, pointer.serving) == (after.store, after.serving)
     return {"version": served.version, "files": files, "bytes": travelled, "moved": not (same or is_served)}
+
+
+def _pull_left_contract(store: Store, pointer: Pointer, served: Manifest, remote: Folder) -> None:
+    """Pull the contract that a view is about to leave here, if the remote keeps it: look-ups lack it at no time."""
+    with suppress(DamagedError, NotFoundError):
+        contract = "" if pointer.serving is None else store.manifest(pointer.serving).contract
+        name = kept_name(store.pipeline, contract)
+        if contract not in ("", served.contract) and remote.size(f"{name}/CURRENT") is not None:
+            pull(Store(store.layout.root.with_name(name)), remote)
+
+
+def remove_retired_contracts(settings: Settings, remote: Folder) -> list[str]:
+    """Remove the kept contracts of views that the remote no longer has from this machine; returns their names."""
+    there, removed = set(remote_pipelines(remote)), []
+    for store in list_local_stores(settings):
+        kept = split_kept_name(store.pipeline)
+        if kept is not None and kept[0] in there and store.pipeline not in there:
+            remove_local_store(store)
+            removed.append(store.pipeline)
+    return removed
 
 
 def _read_remote_pointer(remote: Folder, name: str) -> Pointer:

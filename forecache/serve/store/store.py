@@ -330,6 +330,24 @@ def retire_versions(store: Store, *, keep: int) -> list[int]:
     return removed
 
 
+_REMOVED = ".removed-"
+
+
+def remove_local_store(store: Store) -> None:
+    """Remove a store on this machine as a whole; open snapshots stay usable.
+
+    Its folder is renamed first, so that nobody finds a part of it; what a killed process left is removed, too.
+    """
+    begin_work(f"removing the store of {store.pipeline}")
+    root = store.layout.root
+    hidden = root.with_name(f"{_REMOVED}{root.name}")
+    remove_tree(hidden)
+    if root.is_dir():
+        with lock_versions(store.layout, action="removal"):
+            root.rename(hidden)
+        remove_tree(hidden)
+
+
 def remove_foreign_versions(store: Store) -> None:
     """Remove the versions of another store that this one has replaced. Open snapshots of them stay usable."""
     for number in store.layout.numbers():

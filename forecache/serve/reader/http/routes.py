@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from forecache.base.plugins import find_hooks
-from forecache.base.table_names import NAME
+from forecache.base.table_names import NAME, split_kept_name
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.kit.metrics.page import CONTENT_TYPE
@@ -174,7 +174,7 @@ class Routes:
         token = None if self._access is None else self._access.identify(request.headers)
         rows = []
         for name, answers in sorted(self._catalog.answers.items()):
-            if token is None or token.covers(name):
+            if split_kept_name(name) is None and (token is None or token.covers(name)):
                 if not answers.valid_from <= request.now < answers.valid_until:
                     answers.refresh(request.now)
                 rows.append(pipeline_row(answers))

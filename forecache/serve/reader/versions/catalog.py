@@ -10,7 +10,7 @@ from typing import Any
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
-from forecache.base.table_names import NAME
+from forecache.base.table_names import NAME, kept_name, split_kept_name
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.damage import (
     DamagedVersions,
@@ -147,6 +147,9 @@ class Catalog:
             waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
         self._serve_partial((found - waiting) | self._in_redis, run_on_loop)
         for name in self.answers.keys() - found - self._in_redis - self.partial.opened.keys():
+            if (kept := split_kept_name(name)) is not None and kept[0] in found:
+                self._retire(name, run_on_loop)
+                continue
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
             gone = NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
             self._follower.record_failure(name, gone)
@@ -204,6 +207,8 @@ class Catalog:
             fallback_for = None if wanted else pointer.serving
             parts = (snapshot, fallback_for, layer)
             if served is None or (served.snapshot, served.fallback_for, served.layer) != parts:
+                if before is not None and before.manifest.contract not in ("", snapshot.manifest.contract):
+                    self._serve_kept(kept_name(name, before.manifest.contract), run_on_loop)
                 self._swap(name, snapshot, run_on_loop, started, layer=layer, fallback_for=fallback_for)
             cell = self._metrics.pipeline_offset(name) + VERIFIED
             self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
@@ -221,6 +226,24 @@ class Catalog:
             self.history[name] = encode_history(store)
             self._seen[name] = seen
         return True
+
+    def _serve_kept(self, name: str, run_on_loop: RunOnLoop) -> None:
+        """Serve a contract that its view is about to leave, if it is kept: look-ups lack it at no time.
+
+        It was published before the view's next contract, but perhaps after this poll has listed the stores.
+        """
+        store = open_store(self.settings, name)
+        if store.layout.root.is_dir():
+            self._serve_current(name, store, run_on_loop)
+
+    def _retire(self, name: str, run_on_loop: RunOnLoop) -> None:
+        """Stop serving a kept contract that no release names any more: its store was removed."""
+        old = self._follower.swap(name, None, run_on_loop)
+        self._follower.clear_failure(name)
+        self.history.pop(name, None)
+        self._metrics.cells[self._metrics.pipeline_offset(name) + LIVE] = 0
+        if old is not None:
+            old.snapshot.close()
 
     def _swap(self, name: str, version: Version, run_on_loop: RunOnLoop, started: float, **more: Any) -> None:
         """Serve another version, and close the one before; `more` as for `answers_of`."""

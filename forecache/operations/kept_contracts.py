@@ -1,0 +1,279 @@
+"""Kept contracts: earlier definitions of a feature view whose features are published as long as a release names them.
+
+A contract has its own tables and its own store, named `<view>__<contract>`; a look-up reads that store if the view's
+own has another contract. It ends when no current release, rollout or recent release names it any more.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+
+from forecache.base.errors import ForecacheError, NotFoundError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.base.steps import begin_work, contract_step, is_looking
+from forecache.base.table_names import FEATURES, TILES, kept_name
+from forecache.declare import FeatureView
+from forecache.kit.delta.tables import remove_table, table_exists
+from forecache.lake.features import STAGE as FEATURES_STAGE
+from forecache.lake.ledger import StageRecord, append_records, last_records, ledger_records
+from forecache.lake.quality.pending_files import Run
+from forecache.lake.stage_runner import hold_table_lock
+from forecache.operations.view_definitions import (
+    KeptViewTask,
+    ViewDefinition,
+    list_contracts,
+    read_definition,
+    remove_definition,
+    run_definition,
+)
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
+from forecache.realtime.release.follow_lake import require_release
+from forecache.realtime.release.format import Release
+from forecache.realtime.release.lake_state import ReleaseState, list_models_in_lake, read_lake_state
+from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
+from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.pointer import new_store_id
+from forecache.serve.store.push_pull import open_fetched_store, sync_targets
+from forecache.serve.store.remote_store import list_served_manifests, open_store, remove_store
+
+_REMOVED = "removed"
+"""Inputs of a ledger's row that says that a table is gone, so that its dates are built again if it returns."""
+
+
+@dataclass(frozen=True)
+class ContractUsers:
+    """The releases that name contracts, in words, by view and contract.
+
+    Attributes:
+        alive: Those that answer, are rolled out, or were current until a few days ago.
+        retained: All that can be made current again.
+    """
+
+    alive: Mapping[tuple[str, str], tuple[str, ...]]
+    retained: frozenset[tuple[str, str]]
+
+
+def find_contract_users(settings: Settings, *, now: datetime | None = None) -> ContractUsers:
+    """Find the releases of all models that name a contract; raises `UnavailableError` if the lake does not tell."""
+    now = now or datetime.now(timezone.utc)
+    alive: dict[tuple[str, str], list[str]] = {}
+    retained: set[tuple[str, str]] = set()
+    for name in list_models_in_lake(settings):
+        state = read_lake_state(settings, name)
+        if state is None:
+            continue
+        folder = open_releases(settings, name)
+        releases = dict(_read_releases(settings, folder, state))
+        retained |= {(each.view, each.contract) for release in releases.values() for each in release.lookups}
+        for number in _find_needed(settings, state, releases, now):
+            for each in releases[number].lookups if number in releases else ():
+                alive.setdefault((each.view, each.contract), []).append(f"release {number} of {name}")
+    return ContractUsers({key: tuple(dict.fromkeys(users)) for key, users in alive.items()}, frozenset(retained))
+
+
+def _read_releases(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> Iterator[tuple[int, Release]]:
+    for number in state.inputs:
+        try:
+            found = read_release(folder, number)
+        except ForecacheError:
+            try:
+                require_release(settings, folder, number)
+            except NotFoundError:
+                continue  # it is lost everywhere
+            found = read_release(folder, number)
+        yield number, found
+
+
+def _find_needed(
+    settings: Settings, state: ReleaseState, releases: Mapping[int, Release], now: datetime
+) -> Iterator[int]:
+    """The current release, those of a rollout, and the one to which a rollback would go, for some days."""
+    current, rollout = state.pointer.current, state.running
+    if current is None:
+        return
+    yield current
+    if rollout is not None:
+        yield rollout.release
+        yield rollout.current
+    since = releases[current].created_at if current in releases else ""
+    if state.rollout is not None and state.rollout.release == current and state.rollout.steps:
+        since = max(since, state.rollout.step.until)
+    earlier = [number for number in state.inputs if number < current and number not in state.pointer.bad]
+    if earlier and (not since or now - _parse(since) < timedelta(days=settings.kept_contract_days)):
+        yield max(earlier)
+
+
+def _parse(moment: str) -> datetime:
+    return datetime.fromisoformat(moment.replace("Z", "+00:00"))
+
+
+def keep_contracts(run: Run, view: FeatureView, nights: Sequence[date]) -> None:
+    """Build and publish the earlier contracts of a view that releases name, and remove those that none names.
+
+    One that cannot be built is an objection of the run: its last version stays published until it is too old.
+    """
+    if view.publish is None:
+        return
+    settings, declared = run.settings, view.packed.contract
+    others = [contract for _, contract in list_contracts(settings, view.name) if contract != declared]
+    if not others:
+        return
+    users = find_contract_users(settings)
+    for contract in others:
+        who = " and ".join(users.alive.get((view.name, contract), ()))
+        definition = read_definition(settings, view.name, contract)
+        if not who or definition.problem:
+            continue
+        try:
+            _build(run, definition, nights, who)
+        except ForecacheError as error:
+            run.add_objection(f"The features that {who} was trained with are not built any more: {error}")
+    if not is_looking():
+        retire_contracts(settings, users, view=view, run_id=run.run_id, progress=run.progress)
+
+
+def _build(run: Run, definition: ViewDefinition, nights: Sequence[date], who: str) -> None:
+    settings, name = run.settings, definition.kept_name
+    if is_looking():
+        # Late rows also make the view's own features stale, which is looked at next.
+        built = last_records(settings, FEATURES_STAGE, name, nights=nights)
+        if any(night not in built or built[night].inputs == _REMOVED for night in nights):
+            begin_work(f"features of {name}")
+        return
+    run.report_progress(f"{name} is kept for {who}")
+    rebuild = run.rebuild or not table_exists(settings, FEATURES + name)
+    task = KeptViewTask(settings, definition, tuple(nights), run.run_id, rebuild)
+    run_definition(task, progress=run.progress)
+
+
+def hand_over_contract(settings: Settings, view: FeatureView, *, progress: Progress = no_progress) -> None:
+    """Give the served version of a view to the store of its contract, if another contract is about to replace it.
+
+    Nothing is copied: the files are linked. So look-ups find each contract at any moment, also if its definition cannot
+    be built. Killed anywhere, it is done by the next publish.
+    """
+    contracts = {contract for _, contract in list_contracts(settings, view.name)} - {view.packed.contract}
+    if not contracts:
+        return
+    for manifest in list_served_manifests(settings, [view.name]):
+        key = (view.name, manifest.contract)
+        if manifest.contract not in contracts or read_definition(settings, *key).problem:
+            continue
+        if key in find_contract_users(settings).alive:
+            begin_work(f"keeping the contract {manifest.contract} of {view.name}")
+            _hand_over(settings, view, manifest, progress)
+
+
+def _hand_over(settings: Settings, view: FeatureView, manifest: Manifest, progress: Progress) -> None:
+    name = kept_name(view.name, manifest.contract)
+    kept = open_store(settings, name)
+    with kept.hold("publish", needs_remote=True, progress=progress):
+        before, pointer = kept.current(), kept.pointer()
+        if before is not None and before.as_of >= manifest.as_of:
+            return
+        source = open_fetched_store(settings, view.name, manifest.version, progress=progress)
+        with source.snapshot(manifest.version):  # which keeps its files
+            for segment in manifest.segments:
+                _link(source.layout.segment(segment.id), kept.layout.segment(segment.id))
+            if manifest.filter is not None:
+                _link(source.layout.filter(manifest.filter.file), kept.layout.filter(manifest.filter.file))
+        contract_step("linked")
+        # The files are named by the number of their version, so it stays.
+        number = max(kept.next_version(), manifest.version)
+        handed = replace(
+            manifest,
+            pipeline=name,
+            store=pointer.store or new_store_id(),
+            version=number,
+            parent=pointer.current,
+            inputs=f"version {manifest.version} of {view.name}",
+        )
+        verify_version(kept.layout, handed, max_age_s=VERIFY_EVERY_S)
+        moved = pointer.advance(store=handed.store, current=number, last=number)
+        kept.add_current(handed, moved, keep=view.publishing.keep)
+        sync_targets(settings, replace(view, name=name), kept, progress)
+    contract_step("handed over")
+
+
+def _link(source: "os.PathLike[str]", target: "os.PathLike[str]") -> None:
+    """Link a file, or the files of a folder; what is there already is complete."""
+    if os.path.exists(target):
+        return
+    if os.path.isfile(source):
+        os.link(source, target)
+        return
+    staged = f"{os.fspath(target)}.linked"
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(source, staged, copy_function=os.link)
+    os.rename(staged, target)
+
+
+def retire_contracts(
+    settings: Settings,
+    users: ContractUsers,
+    *,
+    view: FeatureView | None = None,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> list[str]:
+    """Remove stores and tables of kept contracts that no release needs, or whose view has the contract again.
+
+    A definition stays as long as a release names it that can be made current again. Killed anywhere, the next call goes
+    on.
+
+    Args:
+        view: Only its contracts; None: those of all views.
+
+    Returns:
+        The names that are removed.
+    """
+    removed = []
+    for name, contract in list_contracts(settings, "" if view is None else view.name):
+        is_declared = view is not None and view.packed.contract == contract
+        if (name, contract) in users.alive and not (is_declared and _is_served(settings, name, contract)):
+            continue
+        kept = kept_name(name, contract)
+        if _remove_kept(settings, kept, run_id, progress):
+            removed.append(kept)
+        if (name, contract) not in users.retained and not is_declared:
+            begin_work(f"removing the definition of {kept}")
+            remove_definition(settings, name, contract)
+            contract_step("definition removed")
+    return removed
+
+
+def _is_served(settings: Settings, view: str, contract: str) -> bool:
+    return any(each.contract == contract for each in list_served_manifests(settings, [view]))
+
+
+def _remove_kept(settings: Settings, name: str, run_id: str, progress: Progress) -> bool:
+    """Remove store and tables of a kept contract; returns whether there were any."""
+    tables = [prefix + name for prefix in (TILES, FEATURES) if table_exists(settings, prefix + name)]
+    store = open_store(settings, name)
+    has_store = store.layout.root.is_dir() or bool(list_served_manifests(settings, [name]))
+    if has_store:
+        remove_store(settings, name)
+        contract_step("store removed")
+    if tables:
+        with hold_table_lock(settings, FEATURES + name, run_id, progress):
+            _forget_stages(settings, {name, FEATURES + name, TILES + name}, run_id)
+            for table in tables:
+                remove_table(settings, table)
+        contract_step("tables removed")
+    return has_store or bool(tables)
+
+
+def _forget_stages(settings: Settings, subjects: set[str], run_id: str) -> None:
+    """Record that what stages wrote is gone: the numbers of versions of a new table begin again."""
+    last = {(row.stage, row.subject, row.night): row for row in ledger_records(settings) if row.subject in subjects}
+    append_records(
+        settings,
+        [
+            StageRecord(stage, subject, night, _REMOVED, "", -1, 0, 0.0, run_id=run_id)
+            for (stage, subject, night), row in last.items()
+            if row.inputs != _REMOVED
+        ],
+    )

@@ -1,0 +1,181 @@
+"""A project whose view changes while models of both of its contracts answer; and what they have to answer.
+
+`python contracts_shop.py HOME DATE MODEL... [--kill STEP]`: a nightly run of models, in the folder of a project, that
+may be killed after a named step; prints what the run objected to.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from forecache.base.settings import Settings
+
+DAYS = [date(2026, 1, 1) + timedelta(days=number) for number in range(12)]
+CUSTOMERS = 40
+FACTORS = {"old": 1.0, "new": 2.5}
+"""What the two definitions of the view multiply amounts with, in a helper of the module of the view."""
+
+_RATES = "FACTOR = {factor}\n"
+_VIEWS = '''
+from datetime import date
+
+from forecache import Column, Feature, Features, FeatureView, Publish, Source, Window
+from shop import rates
+
+SALES = Source(
+    name="sales",
+    columns=(Column("customer", "bigint", required=True), Column("day", "date"), Column("amount", "double")),
+    event_time="day",
+    start=date(2026, 1, 1),
+    end=date(2026, 1, 12),
+)
+RULES = Publish(max_age_h=10_000_000, max_psi=None, max_row_change=None)
+habits = FeatureView(
+    "habits",
+    key=("customer",),
+    sources=(SALES,),
+    features=Features(
+        columns=({columns}),
+        sql=f"SELECT customer, as_of, {{rates.FACTOR}} * sum(amount) AS spent, count(*) AS visits{more} "
+        "FROM sales GROUP BY customer, as_of",
+    ),
+    publish=RULES,
+)
+recent = FeatureView(
+    "recent", key=("customer",), sources=(SALES,), windows=(Window("spent", "sum", {days}, "amount"),), publish=RULES
+)
+'''
+_MODELS = '''
+import numpy as np
+
+from forecache import Default, Feature, FunctionModel, Lookup, Realtime, RequestField, Rows
+from shop.views import habits, recent
+
+
+def features(rows: Rows) -> np.ndarray:
+    return np.column_stack([rows.feature("habits", "spent"), rows.feature("habits", "visits"),
+                            rows.feature("recent", "spent"), rows["factor"]])
+
+
+def score(features):
+    return (features["spent"] * 8 + features["visits"] + features["lately"]) * features["factor"]
+
+
+def model(name: str) -> Realtime:
+    return Realtime(
+        name=name,
+        request=(RequestField("customer", "bigint"), RequestField("factor", "double")),
+        lookups=(Lookup(habits), Lookup(recent)),
+        transform=features,
+        features=(Feature("spent"), Feature("visits"), Feature("lately"), Feature("factor")),
+        model=FunctionModel(score),
+        output="score",
+        deadline_ms=5000.0,
+        fallbacks=(Default(-1.0),),
+    )
+
+
+first, second = model("first"), model("second")
+'''
+
+
+def write_project(folder: Path, definition: str) -> None:
+    """Write the project with the view's old or new definition: another rate, a new column, a longer window."""
+    is_new = definition == "new"
+    columns = 'Feature("spent"), Feature("visits", type="integer"),' + (' Feature("most"),' if is_new else "")
+    files = {
+        "shop/__init__.py": "",
+        "shop/pipelines/__init__.py": "",
+        "shop/rates.py": _RATES.format(factor=FACTORS[definition]),
+        "shop/views.py": _VIEWS.format(
+            columns=columns, more=", max(amount) AS most" if is_new else "", days=_DAYS[definition]
+        ),
+        "shop/pipelines/models.py": _MODELS,
+    }
+    for path, content in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+
+
+_DAYS = {"old": 2, "new": 4}
+
+
+def sales_of(day: date) -> list[tuple[int, float]]:
+    """The sales of a day: customer, amount in quarters, so that sums of any order are equal."""
+    rng = random.Random(day.toordinal())
+    return [(customer, rng.randint(1, 400) / 4) for customer in range(CUSTOMERS) if rng.random() < 0.7]
+
+
+def land(home: Path, days: Sequence[date]) -> None:
+    folder = home / "landing" / "sales"
+    folder.mkdir(parents=True, exist_ok=True)
+    for day in days:
+        rows = [f"{customer},{day},{amount}" for customer, amount in sales_of(day)]
+        (folder / f"{day}.csv").write_text("\n".join(["customer,day,amount", *rows]) + "\n")
+
+
+def true_score(definition: str, night: date, customer: int, factor: float, *, recent: str = "") -> float:
+    """What a model answers by a definition as of a date, from the sales themselves."""
+    sales = [(day, amount) for day in DAYS if day <= night for who, amount in sales_of(day) if who == customer]
+    spent, visits = FACTORS[definition] * sum(amount for _, amount in sales), len(sales)
+    since = night - timedelta(days=_DAYS[recent or definition] - 1)
+    lately = sum(amount for day, amount in sales if day >= since)
+    return (spent * 8 + visits + lately) * factor
+
+
+def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kill: str = "") -> dict[str, Any]:
+    """Run a night in a process of its own, with the project of a folder; a killed one returns {}."""
+    command = [sys.executable, __file__, str(settings.home_path), str(night), *models]
+    given = {
+        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
+        "FORECACHE_LAKE": settings.lake_uri,
+        "FORECACHE_LANDING": settings.landing_uri,
+        "FORECACHE_STORE_REMOTE": settings.store_remote,
+        "FORECACHE_KEPT_CONTRACT_DAYS": str(settings.kept_contract_days),
+        "KILL": kill,
+    }
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, check=False
+    )
+    if kill:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        return {}
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def main() -> None:
+    from forecache.base.settings import load_settings
+    from forecache.base.steps import contract_step, publish_step
+    from forecache.declare.loading import load_nightly
+    from forecache.lake.quality.pending_files import ProcessRun
+    from forecache.night import run_declaration
+
+    home, night, *models = sys.argv[1:]
+    steps, _, wanted = os.environ["KILL"].partition(":")
+
+    def die(name: str) -> None:
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if wanted:
+        {"contract": contract_step, "publish": publish_step}[steps].on_step = die
+    settings = load_settings(home=home, project="shop")
+    said: list[str] = []
+    run = ProcessRun(settings, lambda message, share=None: said.append(message))
+    for name in models:
+        run_declaration(run, load_nightly(settings, name), [date.fromisoformat(night)])
+    print(json.dumps({"objections": run.objections, "said": said, "stages": [r.stage for r in run.results]}))
+
+
+if __name__ == "__main__":
+    main()
