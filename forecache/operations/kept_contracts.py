@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 
-from forecache.base.errors import ForecacheError, NotFoundError
+from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step, is_looking
 from forecache.base.table_names import FEATURES, TILES, kept_name
 from forecache.declare import FeatureView
 from forecache.kit.delta.tables import remove_table, table_exists
+from forecache.kit.versioned.transfer import read_content
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ledger import StageRecord, append_records, last_records, ledger_records
 from forecache.lake.quality.pending_files import Run
@@ -30,10 +31,10 @@ from forecache.operations.view_definitions import (
     run_definition,
 )
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
-from forecache.realtime.release.follow_lake import require_release
-from forecache.realtime.release.format import Release
-from forecache.realtime.release.lake_state import ReleaseState, list_models_in_lake, read_lake_state
+from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
+from forecache.realtime.release.lake_state import ReleaseState, list_models_in_lake, read_lake_state, use_origin
 from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
+from forecache.serve.store.layout import REALTIME
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.pointer import new_store_id
 from forecache.serve.store.push_pull import open_fetched_store, sync_targets
@@ -75,16 +76,16 @@ def find_contract_users(settings: Settings, *, now: datetime | None = None) -> C
 
 
 def _read_releases(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> Iterator[tuple[int, Release]]:
+    """Read the retained releases that are not lost: here, or where all machines find them."""
     for number in state.inputs:
         try:
-            found = read_release(folder, number)
-        except ForecacheError:
-            try:
-                require_release(settings, folder, number)
-            except NotFoundError:
-                continue  # it is lost everywhere
-            found = read_release(folder, number)
-        yield number, found
+            yield number, read_release(folder, number)
+        except (DamagedError, NotFoundError):
+            file = f"{REALTIME}/{folder.name}/releases/{number:08d}/{RELEASE_FILE}"
+            with use_origin(settings, folder.name) as origin:
+                content = read_content(origin, file)
+            if content is not None:
+                yield number, release_from_json(content, what=f"The file {file}")
 
 
 def _find_needed(

@@ -23,7 +23,7 @@ FACTORS = {"old": 1.0, "new": 2.5}
 """What the two definitions of the view multiply amounts with, in a helper of the module of the view."""
 
 _RATES = "FACTOR = {factor}\n"
-_VIEWS = '''
+_VIEWS = """
 from datetime import date
 
 from forecache import Column, Feature, Features, FeatureView, Publish, Source, Window
@@ -51,8 +51,8 @@ habits = FeatureView(
 recent = FeatureView(
     "recent", key=("customer",), sources=(SALES,), windows=(Window("spent", "sum", {days}, "amount"),), publish=RULES
 )
-'''
-_MODELS = '''
+"""
+_MODELS = """
 import numpy as np
 
 from forecache import Default, Feature, FunctionModel, Lookup, Realtime, RequestField, Rows
@@ -60,8 +60,8 @@ from shop.views import habits, recent
 
 
 def features(rows: Rows) -> np.ndarray:
-    return np.column_stack([rows.feature("habits", "spent"), rows.feature("habits", "visits"),
-                            rows.feature("recent", "spent"), rows["factor"]])
+    looked_up = [rows.feature("habits", "spent"), rows.feature("habits", "visits"), rows.feature("recent", "spent")]
+    return np.column_stack([*map(np.nan_to_num, looked_up), rows["factor"]])
 
 
 def score(features):
@@ -83,7 +83,7 @@ def model(name: str) -> Realtime:
 
 
 first, second = model("first"), model("second")
-'''
+"""
 
 
 def write_project(folder: Path, definition: str) -> None:
@@ -122,13 +122,23 @@ def land(home: Path, days: Sequence[date]) -> None:
         (folder / f"{day}.csv").write_text("\n".join(["customer,day,amount", *rows]) + "\n")
 
 
-def true_score(definition: str, night: date, customer: int, factor: float, *, recent: str = "") -> float:
-    """What a model answers by a definition as of a date, from the sales themselves."""
-    sales = [(day, amount) for day in DAYS if day <= night for who, amount in sales_of(day) if who == customer]
-    spent, visits = FACTORS[definition] * sum(amount for _, amount in sales), len(sales)
-    since = night - timedelta(days=_DAYS[recent or definition] - 1)
-    lately = sum(amount for day, amount in sales if day >= since)
-    return (spent * 8 + visits + lately) * factor
+def true_features(definition: str, view: str, customer: int, night: date) -> dict[str, float] | None:
+    """The features of a customer by a definition of a view as of a date, from the sales; None: there is no row."""
+    days = _DAYS[definition] if view == "recent" else len(DAYS)
+    since = night - timedelta(days=days - 1)
+    amounts = [amount for day in DAYS if since <= day <= night for who, amount in sales_of(day) if who == customer]
+    if not amounts:
+        return None
+    if view == "recent":
+        return {"spent": sum(amounts)}
+    return {"spent": FACTORS[definition] * sum(amounts), "visits": len(amounts), "most": max(amounts)}
+
+
+def true_base(definition: str, customer: int, habits: date, recent: date) -> float:
+    """What a model answers for the factor 1 by definitions of views as of two dates."""
+    habit = true_features(definition, "habits", customer, habits) or {"spent": 0.0, "visits": 0}
+    lately = true_features(definition, "recent", customer, recent) or {"spent": 0.0}
+    return habit["spent"] * 8 + habit["visits"] + lately["spent"]
 
 
 def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kill: str = "") -> dict[str, Any]:
@@ -142,9 +152,7 @@ def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kil
         "FORECACHE_KEPT_CONTRACT_DAYS": str(settings.kept_contract_days),
         "KILL": kill,
     }
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, check=False)
     if kill:
         assert done.returncode == -signal.SIGKILL, done.stderr
         return {}

@@ -1,6 +1,7 @@
 """The status of a project without its readers: last runs, published versions, releases, alerts and problems."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from typing import Any
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
+from forecache.base.table_names import split_kept_name
 from forecache.declare.project import Published
 from forecache.plugins.status.collect import Attention, sort_by_severity
 from forecache.stream.status import describe_stream, read_stream_statuses
@@ -135,9 +137,13 @@ def _declared_stores(settings: Settings) -> Mapping[str, Published] | None:
 def _version_rows(
     settings: Settings, now: datetime, served: Mapping[str, Published] | None, found: list[Attention]
 ) -> Iterator[dict[str, Any]]:
-    """The current version of each store here; a store that cannot be read is added to `found`."""
+    """The current version of each store here; a store that cannot be read is added to `found`.
+
+    That of an earlier contract of a view has `kept_for`, the releases that name it here.
+    """
     from forecache.serve.store.remote_store import list_local_stores
 
+    named = _releases_by_contract(settings)
     for store in list_local_stores(settings):
         try:
             manifest, pointer = store.current(), store.pointer()
@@ -147,6 +153,8 @@ def _version_rows(
         if manifest is None:
             continue
         stale, is_declared = now >= manifest.stale_after, served is not None and manifest.pipeline in served
+        kept = split_kept_name(store.pipeline)
+        is_declared = is_declared or kept is not None
         no_alert = "undeclared" if not is_declared else "ended" if manifest.overdue_after is None else ""
         yield {
             "name": store.pipeline,
@@ -158,7 +166,28 @@ def _version_rows(
             "no_alert": no_alert if stale and served is not None else "",
             "keys": manifest.rows,
             "published_s_ago": max(0, int((now - manifest.published_time).total_seconds())),
+            **({} if kept is None else {"kept_for": named.get(kept, [])}),
         }
+
+
+def _releases_by_contract(settings: Settings) -> dict[tuple[str, str], list[str]]:
+    """The releases that answer or are rolled out here, in words, by view and contract."""
+    from forecache.kit.versioned.pointer import read_pointer
+    from forecache.realtime.release.folder import open_releases, read_release
+    from forecache.realtime.release.released_models import list_released_models
+    from forecache.realtime.release.rollout_state import find_rollout, running_rollout
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in list_released_models(settings):
+        folder = open_releases(settings, name)
+        with suppress(ForecacheError):  # the table of releases reports it
+            pointer = read_pointer(folder)
+            rollout = running_rollout(find_rollout(folder), pointer)
+            for number in (pointer.current, rollout and rollout.release):
+                for each in read_release(folder, number).lookups if number is not None else ():
+                    users = found.setdefault((each.view, each.contract), [])
+                    users += [user for user in [f"release {number} of {name}"] if user not in users]
+    return found
 
 
 def _release_rows(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:

@@ -115,6 +115,9 @@ def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterat
         ]  # fmt: skip
         yield from format_table(("name", "version", "as of", "age", "keys", ""), versions, right=(3, 4))
         yield from _stale_without_alert(project["versions"])
+    for row in project["versions"]:
+        if "kept_for" in row:
+            yield from wrap(f"{row['name']} is kept for {' and '.join(row['kept_for']) or 'a rollback'}.")
     if with_versions and project["releases"]:
         yield from ("", "RELEASES")
         releases = [

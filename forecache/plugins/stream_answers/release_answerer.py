@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from forecache.base.errors import ConflictError, InputError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.base.table_names import kept_name
 from forecache.declare import Realtime
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import RequestArrays, Rows, column_of
@@ -185,8 +186,10 @@ class ReleaseAnswerer(Answerer):
         if lookup.view in self._live:
             of_view = seen[lookup.view]
             return _order_columns(self._columns[lookup.view], of_view.features, lookup.columns), of_view.found
-        store = self._stores.setdefault(lookup.view, _PublishedView(self._settings, lookup.view))
-        return store.matrix(lookup, events)
+        name = kept_name(lookup.view, lookup.contract)
+        if name not in self._stores:
+            self._stores[name] = _PublishedView(self._settings, lookup)
+        return self._stores[name].matrix(lookup, events)
 
 
 @dataclass
@@ -224,29 +227,39 @@ class _RequestColumn:
 
 
 class _PublishedView:
-    """A view without a live layer, read at its served version."""
+    """A view without a live layer, at its served version, or at that of the kept contract that a model needs."""
 
-    def __init__(self, settings: Settings, view: str) -> None:
-        self._store = open_store(settings, view)
-        self._snapshot: Snapshot | None = None
+    def __init__(self, settings: Settings, lookup: LookupContract) -> None:
+        names = (lookup.view, kept_name(lookup.view, lookup.contract))
+        self._stores = [open_store(settings, name) for name in names]
+        self._snapshots: dict[str, Snapshot] = {}
+
+    def _open(self, contract: str) -> Snapshot | None:
+        for store in self._stores:
+            serving, found = store.pointer().serving, self._snapshots.get(store.pipeline)
+            if serving is None:
+                continue
+            if found is None or found.manifest.version != serving:
+                found = self._snapshots[store.pipeline] = store.snapshot()
+            if found.manifest.contract == contract:
+                return found
+        return self._snapshots.get(self._stores[0].pipeline)
 
     def matrix(self, lookup: LookupContract, events: pa.Table) -> RowsFound:
         nothing = (
             np.full((events.num_rows, len(lookup.columns)), np.nan, np.float32),
             np.zeros(events.num_rows, np.bool_),
         )
-        serving = self._store.pointer().serving
-        if serving is None:
+        snapshot = self._open(lookup.contract)
+        if snapshot is None or not snapshot.manifest.is_packed:
             return nothing
-        if self._snapshot is None or self._snapshot.manifest.version != serving:
-            self._snapshot = self._store.snapshot()
         columns = [events[name].to_pylist() for name in lookup.by]
         there = [i for i, values in enumerate(zip(*columns, strict=True)) if None not in values]
-        if not there or not self._snapshot.manifest.is_packed:
+        if not there:
             return nothing
-        keys = encode_columns(self._snapshot.manifest.key, [[column[i] for i in there] for column in columns])
-        matrix, found = self._snapshot.matrix(keys)
-        nothing[0][there], nothing[1][there] = _order_columns(self._snapshot.columns, matrix, lookup.columns), found
+        keys = encode_columns(snapshot.manifest.key, [[column[i] for i in there] for column in columns])
+        matrix, found = snapshot.matrix(keys)
+        nothing[0][there], nothing[1][there] = _order_columns(snapshot.columns, matrix, lookup.columns), found
         return nothing
 
 

@@ -20,7 +20,7 @@ from forecache.base.errors import (
     UnavailableError,
     UnreachableError,
 )
-from forecache.base.folders import Folder
+from forecache.base.folders import Folder, LocalFolder
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, publish_step, push_step
@@ -30,6 +30,7 @@ from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_p
 from forecache.kit.versioned.transfer import read_replica_pointer, upload_missing
 from forecache.serve.store import remote as files
 from forecache.serve.store.integrity import check_sizes, version_files
+from forecache.serve.store.layout import remove_tree
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
@@ -373,6 +374,8 @@ def remove_store(settings: Settings, name: str) -> None:
         remote = files.open_remote(settings.store_remote, settings.storage_options)
         remote.delete([f"{name}/CURRENT"])
         remote.delete(remote.names(name))
+        if isinstance(remote, LocalFolder):
+            remove_tree(remote.root / name)
     remove_local_store(open_store(settings, name))
 
 

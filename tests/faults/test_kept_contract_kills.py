@@ -1,0 +1,140 @@
+"""A night that is killed while a contract is handed over or retired leaves each release the features that it names."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts_shop import CUSTOMERS, DAYS, land, run_nightly, true_features, write_project
+
+from forecache.base.settings import Settings, load_settings
+from forecache.base.table_names import split_kept_name
+from forecache.kit.delta.tables import table_names
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.operations.view_definitions import list_contracts, read_definition
+from forecache.realtime.lookups import ViewLookups
+from forecache.realtime.release.folder import open_releases, read_release
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import encode_key
+from forecache.serve.store.remote_store import list_local_stores
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+DIES = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+true_features = cache(true_features)
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("projects")
+    write_project(folder / "old", "old")
+    write_project(folder / "new", "new")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, projects: Path) -> Path:
+    """A home with both models released by the old definitions."""
+    settings = load_settings(home=tmp_path_factory.mktemp("released") / "home")
+    land(settings.home_path, DAYS)
+    run_nightly(settings, projects / "old", DAYS[5], "first", "second")
+    return settings.home_path
+
+
+@pytest.fixture
+def shop(settings: Settings, released: Path) -> Settings:
+    shutil.copytree(released, settings.home_path)
+    return settings.model_copy(update={"kept_contract_days": 0.0})
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[dict[str, VersionAnswers]]:
+    """What a reader would serve that starts now."""
+    with ExitStack() as stack:
+        stores = [store for store in list_local_stores(settings) if store.pointer().serving is not None]
+        yield {store.pipeline: VersionAnswers(stack.enter_context(store.snapshot())) for store in stores}
+
+
+def check_lookups(settings: Settings) -> set[str]:
+    """Compare what the current release of each model looks up with the sales; returns the names of the stores."""
+    names = set()
+    with served(settings) as versions:
+        for model in ("first", "second"):
+            folder = open_releases(settings, model)
+            number = read_pointer(folder).current
+            assert number is not None
+            for lookup in ViewLookups(read_release(folder, number).lookups, versions, refuses=True):
+                found = lookup.find_version(versions)
+                assert found is not None
+                bound = lookup.bind(found)
+                assert bound.broken == ""
+                keys = [encode_key(found.manifest.key, customer) for customer in range(CUSTOMERS)]
+                rows, known, _ = bound.read(keys, 0.0)
+                definition = {1: "old", 2: "new"}[number]
+                night = date.fromisoformat(found.manifest.as_of)
+                view, columns = lookup.contract.view, lookup.contract.columns
+                for customer, row, is_there in zip(range(CUSTOMERS), rows, known.tolist(), strict=True):
+                    truth = true_features(definition, view, customer, night)
+                    assert is_there == (truth is not None)
+                    if truth is not None:
+                        assert row.tobytes() == np.float32([truth[name] for name in columns]).tobytes()
+                names.add(found.manifest.pipeline)
+    return names
+
+
+def kept(settings: Settings) -> list[str]:
+    stores = [path.name for path in settings.store_path.iterdir()]
+    tables = [name.split("_", 1)[1] for name in table_names(settings) if name.startswith(("features_", "tiles_"))]
+    return sorted({name for name in (*stores, *tables) if split_kept_name(name)})
+
+
+@pytest.mark.parametrize(
+    "step", ["contract:linked", "contract:handed over", "publish:segments moved", "publish:retired"]
+)
+def test_a_night_killed_while_a_contract_is_handed_over_leaves_each_release_its_features(
+    shop: Settings, projects: Path, step: str
+) -> None:
+    """The process that builds the old definition is killed too, so that only the last version can be handed over."""
+    for view, contract in list_contracts(shop):
+        files = {**read_definition(shop, view, contract).files, "shop/rates.py": DIES}
+        file = Path(shop.lake_uri) / f".state/views/{view}/{contract}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "files": files}))
+    assert check_lookups(shop) == {"habits", "recent"}
+    run_nightly(shop, projects / "new", DAYS[6], "second", kill=step)
+    check_lookups(shop)
+    told = run_nightly(shop, projects / "new", DAYS[6], "second")
+    assert all("exit code -9" in each for each in told["objections"])
+    assert len(told["objections"]) == 2
+    assert check_lookups(shop) == {"habits", "recent", *kept(shop)}
+    assert len(kept(shop)) == 2
+    assert list(shop.store_path.rglob("*.linked")) == []
+
+
+@pytest.mark.parametrize("step", ["store removed", "tables removed"])
+def test_a_night_killed_while_a_contract_is_retired_is_finished_by_the_next(
+    shop: Settings, projects: Path, step: str
+) -> None:
+    run_nightly(shop, projects / "new", DAYS[6], "first")
+    assert len(kept(shop)) == 2
+    run_nightly(shop, projects / "new", DAYS[7], "second")
+    assert len(kept(shop)) == 2
+    assert check_lookups(shop) == {"habits", "recent"}
+    run_nightly(shop, projects / "new", DAYS[8], "second", kill=f"contract:{step}")
+    assert check_lookups(shop) == {"habits", "recent"}
+    run_nightly(shop, projects / "new", DAYS[8], "second")
+    assert kept(shop) == []
+    assert check_lookups(shop) == {"habits", "recent"}
+    assert [path.name for path in shop.store_path.iterdir() if path.name.startswith(".removed")] == []
+
+
+def test_a_night_killed_once_a_definition_is_kept_is_released_by_the_next(settings: Settings, projects: Path) -> None:
+    land(settings.home_path, DAYS)
+    run_nightly(settings, projects / "old", DAYS[5], "first", kill="contract:definition kept")
+    assert len(list_contracts(settings)) == 1
+    run_nightly(settings, projects / "old", DAYS[5], "first", "second")
+    assert len(list_contracts(settings)) == 2
+    assert check_lookups(settings) == {"habits", "recent"}
