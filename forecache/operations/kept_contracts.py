@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.results import Progress, no_progress
@@ -34,11 +35,11 @@ from forecache.realtime.release.folder import ReleaseFolder, open_releases, read
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState, list_models_in_lake, read_lake_state, use_origin
 from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
-from forecache.serve.store.layout import REALTIME
+from forecache.serve.store.layout import REALTIME, remove_tree
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.pointer import new_store_id
-from forecache.serve.store.push_pull import open_fetched_store, sync_targets
-from forecache.serve.store.remote_store import list_served_manifests, open_store, remove_store
+from forecache.serve.store.push_pull import open_fetched_store, remove_store, sync_targets
+from forecache.serve.store.remote_store import list_served_manifests, open_store
 
 _REMOVED = "removed"
 """Inputs of a ledger's row that says that a table is gone, so that its dates are built again if it returns."""
@@ -122,32 +123,40 @@ def keep_contracts(run: Run, view: FeatureView, nights: Sequence[date]) -> None:
     others = [contract for _, contract in list_contracts(settings, view.name) if contract != declared]
     if not others:
         return
-    users = find_contract_users(settings)
-    for contract in others:
-        who = " and ".join(users.alive.get((view.name, contract), ()))
-        definition = read_definition(settings, view.name, contract)
-        if not who or definition.problem:
-            continue
-        try:
-            _build(run, definition, nights, who)
-        except ForecacheError as error:
-            run.add_objection(f"The features that {who} was trained with are not built any more: {error}")
-    if not is_looking():
-        retire_contracts(settings, users, view=view, run_id=run.run_id, progress=run.progress)
+    try:
+        users = find_contract_users(settings)
+        for contract in others:
+            who = " and ".join(users.alive.get((view.name, contract), ()))
+            if who:
+                _keep(run, read_definition(settings, view.name, contract), max(nights), who)
+        if not is_looking():
+            retire_contracts(settings, users, view=view, run_id=run.run_id, progress=run.progress)
+    except ForecacheError as error:
+        _object(run, f"Earlier contracts of the view {view.name} could not be looked after: {error}")
 
 
-def _build(run: Run, definition: ViewDefinition, nights: Sequence[date], who: str) -> None:
+def _keep(run: Run, definition: ViewDefinition, night: date, who: str) -> None:
+    """Build, check and publish the newest date of a contract, unless a later one is published."""
     settings, name = run.settings, definition.kept_name
+    if definition.problem or any(each.as_of > str(night) for each in list_served_manifests(settings, [name])):
+        return
     if is_looking():
         # Late rows also make the view's own features stale, which is looked at next.
-        built = last_records(settings, FEATURES_STAGE, name, nights=nights)
-        if any(night not in built or built[night].inputs == _REMOVED for night in nights):
+        built = last_records(settings, FEATURES_STAGE, name, nights=[night])
+        if night not in built or built[night].inputs == _REMOVED:
             begin_work(f"features of {name}")
         return
     run.report_progress(f"{name} is kept for {who}")
     rebuild = run.rebuild or not table_exists(settings, FEATURES + name)
-    task = KeptViewTask(settings, definition, tuple(nights), run.run_id, rebuild)
-    run_definition(task, progress=run.progress)
+    try:
+        run_definition(KeptViewTask(settings, definition, (night,), run.run_id, rebuild), progress=run.progress)
+    except ForecacheError as error:
+        _object(run, f"The features that {who} was trained with are not built any more: {error}")
+
+
+def _object(run: Run, reason: str) -> None:
+    run.report_progress(reason)
+    run.add_objection(reason)
 
 
 def hand_over_contract(settings: Settings, view: FeatureView, *, progress: Progress = no_progress) -> None:
@@ -163,9 +172,17 @@ def hand_over_contract(settings: Settings, view: FeatureView, *, progress: Progr
         key = (view.name, manifest.contract)
         if manifest.contract not in contracts or read_definition(settings, *key).problem:
             continue
-        if key in find_contract_users(settings).alive:
+        if _may_be_needed(settings, key):
             begin_work(f"keeping the contract {manifest.contract} of {view.name}")
             _hand_over(settings, view, manifest, progress)
+
+
+def _may_be_needed(settings: Settings, key: tuple[str, str]) -> bool:
+    """Return True unless the lake tells that no release needs a contract now."""
+    try:
+        return key in find_contract_users(settings).alive
+    except ForecacheError:
+        return True
 
 
 def _hand_over(settings: Settings, view: FeatureView, manifest: Manifest, progress: Progress) -> None:
@@ -207,7 +224,7 @@ def _link(source: "os.PathLike[str]", target: "os.PathLike[str]") -> None:
         os.link(source, target)
         return
     staged = f"{os.fspath(target)}.linked"
-    shutil.rmtree(staged, ignore_errors=True)
+    remove_tree(Path(staged))
     shutil.copytree(source, staged, copy_function=os.link)
     os.rename(staged, target)
 

@@ -101,6 +101,7 @@ def release_model(
     if known is None or (known in bad and again):
         begin_work(f"a release of {realtime.name}")
         number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)
+        keep_definitions(settings, realtime)  # a nightly run may have removed one, as no release named it yet
         is_new = True
     else:
         number, is_new = known, False

@@ -41,6 +41,7 @@ class Asking:
         self.url = reader.url
         self.answers: Counter[tuple[str, ...]] = Counter()
         self.wrong: list[Any] = []
+        self.total = 0  # answers that were right
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._run)
 
     def __enter__(self) -> "Asking":
@@ -50,6 +51,7 @@ class Asking:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        print(f"{self.total:,} answers are right to the bit, {len(self.wrong):,} are wrong.")
 
     def _run(self) -> None:
         rng, connection = random.Random(3), http.client.HTTPConnection(self.url.removeprefix("http://"))
@@ -72,6 +74,7 @@ class Asking:
         assert np.float32(answer["value"]["score"]).tobytes() == np.float32(truth).tobytes()
         kinds = sorted("kept" if split_kept_name(name) else "own" for name in answer["stores"])
         self.answers[(model, definition, *kinds)] += 1
+        self.total += 1
 
     def wait_for(self, count: int = ANSWERS) -> None:
         """Wait for more answers, of which none may be wrong."""

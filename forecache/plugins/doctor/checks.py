@@ -12,7 +12,6 @@ from forecache.base.errors import ForecacheError, NotFoundError, UnavailableErro
 from forecache.base.files import is_locked
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
-from forecache.base.table_names import kept_name
 from forecache.cli.base import Finding, is_port_free
 from forecache.cli.output import size
 from forecache.plugins.doctor.shared_services import check_mlflow_server
@@ -366,7 +365,7 @@ def check_releases(settings: Settings) -> Finding:
             if number is None:
                 missing.append(name)
                 continue
-            differs += list(_describe_differences(settings, folder, number, declared.get(name)))
+            differs += list(_describe_differences(folder, number, declared.get(name)))
             current.append(f"{name} {number}")
         except ForecacheError as error:
             damaged.append(f"{name}: {error.message}")
@@ -382,22 +381,16 @@ def check_releases(settings: Settings) -> Finding:
     return Finding("releases", "ok", f"current: {', '.join(current)}")
 
 
-def _describe_differences(
-    settings: Settings, folder: "ReleaseFolder", number: int, declared: "Realtime | None"
-) -> Iterator[str]:
+def _describe_differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
     """Describe packages and views that differ from those of a release's training; also verifies its files."""
     from forecache.models.inference.environment import differing_versions
     from forecache.realtime.release.folder import read_files, read_release
-    from forecache.serve.store.remote_store import list_local_stores
 
     release = read_release(folder, number)
     read_files(folder.release(number), release.files)
     for package, made_with, here in differing_versions(release.model.spec.packages):
         yield f"release {number} of {folder.name} was made with {package} {made_with}, and here it is {here}"
     now = {each.called: each.view.packed.contract for each in declared.lookups} if declared else {}
-    kept = {store.pipeline for store in list_local_stores(settings) if store.pointer().serving is not None}
     for lookup in release.lookups:
         if now.get(lookup.called, lookup.contract) != lookup.contract:
-            is_kept = kept_name(lookup.view, lookup.contract) in kept
-            ending = "; the features that it was trained with are kept" if is_kept else ""
-            yield f"the view {lookup.view} has changed since release {number} of {folder.name} was trained{ending}"
+            yield f"the view {lookup.view} has changed since release {number} of {folder.name} was trained"

@@ -183,7 +183,7 @@ def _releases_by_contract(settings: Settings) -> dict[tuple[str, str], list[str]
         with suppress(ForecacheError):  # the table of releases reports it
             pointer = read_pointer(folder)
             rollout = running_rollout(find_rollout(folder), pointer)
-            for number in (pointer.current, rollout and rollout.release):
+            for number in (pointer.current, None if rollout is None else rollout.release):
                 for each in read_release(folder, number).lookups if number is not None else ():
                     users = found.setdefault((each.view, each.contract), [])
                     users += [user for user in [f"release {number} of {name}"] if user not in users]

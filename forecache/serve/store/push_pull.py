@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
-from forecache.base.folders import Folder
+from forecache.base.folders import Folder, LocalFolder
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
@@ -192,6 +192,20 @@ def _pull_left_contract(store: Store, pointer: Pointer, served: Manifest, remote
         name = kept_name(store.pipeline, contract)
         if contract not in ("", served.contract) and remote.size(f"{name}/CURRENT") is not None:
             pull(Store(store.layout.root.with_name(name)), remote)
+
+
+def remove_store(settings: Settings, name: str) -> None:
+    """Remove a store from the remote, if one is set, and from this machine.
+
+    The remote's pointer goes first: no replica pulls a part of it. Raises OSError if the remote cannot be reached.
+    """
+    if settings.store_remote:
+        remote = open_remote(settings.store_remote, settings.storage_options)
+        remote.delete([f"{name}/CURRENT"])
+        remote.delete(remote.names(name))
+        if isinstance(remote, LocalFolder):
+            remove_tree(remote.root / name)
+    remove_local_store(open_store(settings, name))
 
 
 def remove_retired_contracts(settings: Settings, remote: Folder) -> list[str]:

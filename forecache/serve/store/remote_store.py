@@ -20,7 +20,7 @@ from forecache.base.errors import (
     UnavailableError,
     UnreachableError,
 )
-from forecache.base.folders import Folder, LocalFolder
+from forecache.base.folders import Folder
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, publish_step, push_step
@@ -30,11 +30,10 @@ from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_p
 from forecache.kit.versioned.transfer import read_replica_pointer, upload_missing
 from forecache.serve.store import remote as files
 from forecache.serve.store.integrity import check_sizes, version_files
-from forecache.serve.store.layout import remove_tree
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
-from forecache.serve.store.store import Store, manifest_of, remove_local_store
+from forecache.serve.store.store import Store, manifest_of
 
 WAIT_S = 600.0  # for another process that changes the store
 _PATIENCE_S = 10.0  # for the remote to answer a request about the store's state
@@ -363,20 +362,6 @@ def list_local_stores(settings: Settings) -> list[Store]:
     folder = settings.store_path
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []  # glob hides errors
     return [open_store(settings, name) for name in sorted(filter(NAME.fullmatch, names))]
-
-
-def remove_store(settings: Settings, name: str) -> None:
-    """Remove a store from the remote, if one is set, and from this machine.
-
-    The remote's pointer goes first: no replica pulls a part of it. Raises OSError if the remote cannot be reached.
-    """
-    if settings.store_remote:
-        remote = files.open_remote(settings.store_remote, settings.storage_options)
-        remote.delete([f"{name}/CURRENT"])
-        remote.delete(remote.names(name))
-        if isinstance(remote, LocalFolder):
-            remove_tree(remote.root / name)
-    remove_local_store(open_store(settings, name))
 
 
 def list_served_manifests(settings: Settings, names: Iterable[str]) -> list[Manifest]:

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
@@ -233,8 +234,9 @@ class Catalog:
         It was published before the view's next contract, but perhaps after this poll has listed the stores.
         """
         store = open_store(self.settings, name)
-        if store.layout.root.is_dir():
-            self._serve_current(name, store, run_on_loop)
+        with suppress(ForecacheError, OSError):  # the poll of that store reports it
+            if store.layout.root.is_dir():
+                self._serve_current(name, store, run_on_loop)
 
     def _retire(self, name: str, run_on_loop: RunOnLoop) -> None:
         """Stop serving a kept contract that no release names any more: its store was removed."""
