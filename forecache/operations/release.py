@@ -97,7 +97,7 @@ def release_model(
         known = _find_identical_release(settings, folder, state, inputs)
     bad, current = state.pointer.bad, state.pointer.current
     why_at_once = "It was asked for." if at_once else immediate_release_reason(folder, realtime, current)
-    keep_definitions(settings, realtime, progress=progress)
+    keep_definitions(settings, realtime, progress=progress if known is None else no_progress)
     if known is None or (known in bad and again):
         begin_work(f"a release of {realtime.name}")
         number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from types import ModuleType
@@ -65,15 +65,19 @@ class KeptViewTask:
 
 def keep_definitions(settings: Settings, realtime: Realtime, *, progress: Progress = no_progress) -> None:
     """Keep the definitions of a model's views, so that their features can be built after the views have changed."""
-    state = open_state(settings)
+    state, module = open_state(settings), _find_module(settings, realtime)
     for view in realtime.views:
-        name = _file(view.name, view.packed.contract)
+        name, refusal = _file(view.name, view.packed.contract), _refusal(view)
+        if module is None or refusal:
+            why = refusal or f"{realtime.name} is not declared in a module of {settings.project}.pipelines."
+            progress(f"the features of {view.name} end with its next change: {why}", None)
+            continue
         if state.size(name) is not None:
             continue
         begin_work(f"keeping the definition of {view.name}")
-        definition = _define(settings, realtime, view)
+        definition = _define(settings, module, view)
         if definition.problem:
-            progress(f"the features of {view.name} end with the next change of the view: {definition.problem}", None)
+            progress(f"the features of {view.name} end with its next change: {definition.problem}", None)
         state.write(name, json.dumps(asdict(definition)).encode())
         contract_step("definition kept")
 
@@ -101,22 +105,15 @@ def _file(view: str, contract: str) -> str:
     return f"{_FOLDER}/{view}/{contract}.json"
 
 
-def _define(settings: Settings, realtime: Realtime, view: FeatureView) -> ViewDefinition:
+def _define(settings: Settings, module: ModuleType, view: FeatureView) -> ViewDefinition:
     """Pack the definition of a view, and load it again to see that it gives the same contract."""
     definition = ViewDefinition(view.name, view.packed.contract, settings.project)
-    problem = _refusal(view)
-    module = _find_module(settings, realtime)
-    if not problem and module is None:
-        problem = f"{realtime.name} is not declared in a module of {settings.project}.pipelines."
-    if problem or module is None:
-        return ViewDefinition(view.name, view.packed.contract, settings.project, problem=problem)
     try:
-        files = {path: content.decode() for path, content in pack_code([module]).items()}
-        definition = ViewDefinition(view.name, view.packed.contract, settings.project, files)
-        run_definition(KeptViewTask(settings, definition))
+        packed = replace(definition, files={path: text.decode() for path, text in pack_code([module]).items()})
+        run_definition(KeptViewTask(settings, packed))
     except (ForecacheError, UnicodeDecodeError) as error:
-        return ViewDefinition(view.name, view.packed.contract, settings.project, problem=str(error))
-    return definition
+        return replace(definition, problem=str(error))
+    return packed
 
 
 def _refusal(view: FeatureView) -> str:

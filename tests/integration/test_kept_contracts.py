@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -15,18 +16,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts_shop import CUSTOMERS, DAYS, land, run_nightly, true_base, write_project
+from asked_project.pipelines.payments import payments
+from contracts_shop import CUSTOMERS, DAYS, land, run_nightly, true_base, true_features, write_project
 from reader_support import RunningReader, running_reader
 from waiting import wait_for
 
+from forecache import Lookup, Publish
+from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import split_kept_name
 from forecache.cli.main import main
 from forecache.kit.delta.tables import table_names
 from forecache.operations.release import roll_back_release
-from forecache.operations.view_definitions import list_contracts, read_definition
+from forecache.operations.view_definitions import (
+    KeptViewTask,
+    keep_definitions,
+    list_contracts,
+    read_definition,
+    run_definition,
+)
 from forecache.plugins.status.project_status import project_status
-from forecache.serve.store import open_store
+from forecache.serve.store import encode_key, open_store
 
 pytestmark = pytest.mark.slow
 ANSWERS = int(os.environ.get("CONTRACT_ANSWERS", "2000"))
@@ -107,6 +117,54 @@ def shop(settings: Settings, tmp_path: Path) -> Settings:
     return settings.model_copy(update={"kept_contract_days": 0.0})
 
 
+def test_a_contract_of_a_function_on_sparks_frames_is_computed_by_its_own_modules(
+    shop: Settings, tmp_path: Path
+) -> None:
+    for definition in ("old", "new"):
+        write_project(tmp_path / definition, definition, on_spark=True)
+    run_nightly(shop, tmp_path / "old", DAYS[5], "first")
+    told = run_nightly(shop, tmp_path / "new", DAYS[6], "second")
+    assert told["objections"] == []
+    [name] = [each for each in kept(shop) if each.startswith("habits")]
+    assert any(f"features of {name} by the engine spark" in each for each in told["said"])
+    for definition, store in (("old", name), ("new", "habits")):
+        with open_store(shop, store).snapshot() as snapshot:
+            keys = [encode_key(snapshot.manifest.key, customer) for customer in range(CUSTOMERS)]
+            found, known = snapshot.matrix(keys)
+            truths = [true_features(definition, "habits", customer, DAYS[6]) for customer in range(CUSTOMERS)]
+            assert known.tolist() == [truth is not None for truth in truths]
+            wanted = [[truth[column] for column in snapshot.manifest.columns] for truth in truths if truth is not None]
+            assert found[known].tobytes() == np.float32(wanted).tobytes()
+
+
+def test_views_that_cannot_be_kept_say_why(settings: Settings) -> None:
+    settings = settings.model_copy(update={"project": "asked_project"})
+    view = payments.lookups[0].view
+
+    said: list[str] = []
+    for changed in (
+        replace(view, publish=Publish(backend="redis")),
+        replace(view, name="household_" * 5),
+        replace(view, active_days=7),
+    ):
+        declared = replace(payments, lookups=(Lookup(changed, name="household"),))
+        keep_definitions(settings, declared, progress=lambda message, share: said.append(message))
+    assert [message.partition(" end with its next change: ")[2] for message in said] == [
+        "It is published to Redis.",
+        "Its name has more than 45 characters.",
+        "payments is not declared in a module of asked_project.pipelines.",
+    ]
+    assert list_contracts(settings) == []
+    keep_definitions(settings, payments)
+    definition = read_definition(settings, "household", view.packed.contract)
+    assert definition.problem == ""
+    assert "asked_project/views.py" in definition.files
+    # What is loaded is compared with what was released.
+    other = replace(definition, contract="0123456789abcdef")
+    with pytest.raises(CheckError, match=f"gives the contract {view.packed.contract}, not 0123456789abcdef"):
+        run_definition(KeptViewTask(settings, other))
+
+
 @contextmanager
 def asking(settings: Settings) -> Iterator[Asking]:
     with running_reader(settings) as reader:
@@ -148,8 +206,10 @@ def test_models_of_two_contracts_answer_side_by_side_until_the_old_one_is_retire
         assert rows[f"habits__{old['habits']}"]["kept_for"] == ["release 1 of first"]
         assert "kept_for" not in rows["habits"]
 
-        # Both contracts are built every night.
-        assert run_nightly(shop, tmp_path / "new", DAYS[7], "second")["objections"] == []
+        # Both contracts are built every night, and a run that has nothing to do sees that before it starts.
+        told = run_nightly(shop, tmp_path / "new", DAYS[7], "second")
+        assert (told["objections"], told["had_work"]) == ([], True)
+        assert not run_nightly(shop, tmp_path / "new", DAYS[7], "second")["had_work"]
         load.wait_for()
         as_of = [open_store(shop, name).current().as_of for name in (*kept(shop), "habits", "recent")]
         assert as_of == [str(DAYS[7])] * 4

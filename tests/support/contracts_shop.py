@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,31 @@ first, second = model("first"), model("second")
 """
 
 
-def write_project(folder: Path, definition: str) -> None:
+_ON_SPARK = """
+of_sql = habits
+
+
+def scaled(amount):
+    from shop import rates  # in Spark's workers
+
+    return amount * rates.FACTOR
+
+
+def compute(rows):
+    from pyspark.sql import functions as F
+
+    sales = rows["sales"].withColumn("scaled", F.udf(scaled, "double")("amount"))
+    found = sales.groupBy("customer", "as_of")
+    return found.agg(F.sum("scaled").alias("spent"), F.count("*").alias("visits"), F.max("amount").alias("most"))
+
+
+habits = FeatureView(
+    "habits", key=("customer",), sources=(SALES,), features=Features(of_sql.features.columns, compute), publish=RULES
+)
+"""
+
+
+def write_project(folder: Path, definition: str, *, on_spark: bool = False) -> None:
     """Write the project with the view's old or new definition: another rate, a new column, a longer window."""
     is_new = definition == "new"
     columns = 'Feature("spent"), Feature("visits", type="integer"),' + (' Feature("most"),' if is_new else "")
@@ -103,6 +128,9 @@ def write_project(folder: Path, definition: str) -> None:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
+    if on_spark:
+        views = folder / "shop/views.py"
+        views.write_text(views.read_text() + _ON_SPARK)
 
 
 _DAYS = {"old": 2, "new": 4}
@@ -163,7 +191,7 @@ def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kil
 
 def main() -> None:
     from forecache.base.settings import load_settings
-    from forecache.base.steps import contract_step, publish_step
+    from forecache.base.steps import WorkNeeded, contract_step, only_look, publish_step
     from forecache.declare.loading import load_nightly
     from forecache.lake.quality.pending_files import ProcessRun
     from forecache.night import run_declaration
@@ -180,9 +208,16 @@ def main() -> None:
     settings = load_settings(home=home, project="shop")
     said: list[str] = []
     run = ProcessRun(settings, lambda message, share=None: said.append(message))
-    for name in models:
-        run_declaration(run, load_nightly(settings, name), [date.fromisoformat(night)])
-    print(json.dumps({"objections": run.objections, "said": said, "stages": [r.stage for r in run.results]}))
+
+    def run_models() -> None:
+        for name in models:
+            run_declaration(run, load_nightly(settings, name), [date.fromisoformat(night)])
+
+    with only_look() as has_work, suppress(WorkNeeded):
+        run_models()
+    run.results.clear()
+    run_models()
+    print(json.dumps({"objections": run.objections, "said": said, "had_work": has_work()}))
 
 
 if __name__ == "__main__":
