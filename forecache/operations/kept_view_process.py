@@ -4,13 +4,17 @@ It reads its task from standard input, and writes lines of JSON: progress, then 
 code prints goes to the log.
 """
 
+import importlib.util
 import json
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 from forecache.base.errors import CheckError, ForecacheError, InputError
 from forecache.declare.features.view import FeatureView
@@ -38,6 +42,7 @@ def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]
     view = load_view(task)
     if not task.nights:
         return []
+    from forecache.lake.engine import find_spark_functions
     from forecache.lake.features import build_view
     from forecache.lake.quality.pending_files import ProcessRun
     from forecache.lake.quality.stage_checks import check_features, require_success
@@ -48,10 +53,46 @@ def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]
 
     run = ProcessRun(task.settings, report, rebuild=task.rebuild)
     run.run_id = task.run_id or run.run_id
-    run.run_stage(build_view, task.settings, view, task.nights, rebuild=task.rebuild)
+    with TemporaryDirectory() as place:
+        if find_spark_functions([view]):
+            send_source(task, Path(place) / "source.zip")
+        run.run_stage(build_view, task.settings, view, task.nights, rebuild=task.rebuild)
     require_success(check_features(run, view, task.nights))
     run.run_stage(publish_newest_night, task.settings, view)
     return [asdict(result) for result in run.results]
+
+
+def send_source(task: KeptViewTask, archive: Path) -> None:
+    """Send the kept source to Spark's workers.
+
+    Raises `CheckError` if a worker imports other modules all the same, such as those of an installed project.
+    """
+    from forecache.kit.spark.session import spark_session
+
+    with ZipFile(archive, "w") as file:
+        for path, content in task.definition.files.items():
+            file.writestr(path, content)
+    context = spark_session(task.settings).sparkContext
+    context.addPyFile(str(archive))
+    others = context.parallelize([dict(task.definition.files)], 1).flatMap(find_other_modules).collect()
+    if others:
+        raise CheckError(
+            f"Spark's workers import another {', '.join(others)} than is kept of the view {task.definition.view}.",
+            remedy="Let the workers' path not begin with a folder that has the project. Or train and release what uses "
+            "the view.",
+        )
+
+
+def find_other_modules(files: Mapping[str, str]) -> list[str]:
+    """Find the modules that this process would import from other source than that of some files."""
+    found = []
+    for path, content in files.items():
+        name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        spec = importlib.util.find_spec(name)
+        get_source = getattr(spec and spec.loader, "get_source", lambda _: None)
+        if get_source(name) != content:
+            found.append(name)
+    return found
 
 
 def load_view(task: KeptViewTask) -> FeatureView:

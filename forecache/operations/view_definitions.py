@@ -3,7 +3,7 @@
 <lake>/.state/views/<view>/<contract>.json    written before the first release that names the contract
 
 A definition is loaded in a process of its own, in which the kept source is the project: its modules have their own
-names, so that it gives the contract again to the letter, and Spark's workers import what it imports.
+names, so that it gives the contract again to the letter, and Spark's workers get the same modules.
 """
 
 import json
@@ -31,8 +31,8 @@ from forecache.operations.prove_release import pack_code
 
 _FOLDER = "views"
 _FORMAT = 1
-_START = "import sys; sys.path.pop(0); from forecache.operations.kept_view_process import main; main()"
-"""Without the first entry of the path, the current folder: that has the project as it is now."""
+_START = "import sys; sys.path[0] or sys.path.pop(0); from forecache.operations.kept_view_process import main; main()"
+"""Without the current folder in the path, which may have the project as it is now."""
 _LOG_BYTES = 2000
 
 
@@ -153,7 +153,11 @@ def run_definition(task: KeptViewTask, *, progress: Progress = no_progress) -> l
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "source"), *filter(None, sys.path)])},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join([str(folder / "source"), *filter(None, sys.path)]),
+                    "PYTHONSAFEPATH": "1",  # Spark's workers do not look into the current folder either
+                },
             )
             with process:
                 results = _follow(process, task, progress)

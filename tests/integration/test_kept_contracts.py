@@ -27,6 +27,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import split_kept_name
 from forecache.cli.main import main
 from forecache.kit.delta.tables import table_names
+from forecache.operations.kept_view_process import find_other_modules
 from forecache.operations.release import roll_back_release
 from forecache.operations.view_definitions import (
     KeptViewTask,
@@ -159,7 +160,12 @@ def test_views_that_cannot_be_kept_say_why(settings: Settings) -> None:
     definition = read_definition(settings, "household", view.packed.contract)
     assert definition.problem == ""
     assert "asked_project/views.py" in definition.files
-    # What is loaded is compared with what was released.
+    # What Spark's workers import is compared with the files, and what is loaded with what was released.
+    assert find_other_modules(definition.files) == []
+    assert find_other_modules({**definition.files, "asked_project/views.py": "", "asked_project/none.py": ""}) == [
+        "asked_project.views",
+        "asked_project.none",
+    ]
     other = replace(definition, contract="0123456789abcdef")
     with pytest.raises(CheckError, match=f"gives the contract {view.packed.contract}, not 0123456789abcdef"):
         run_definition(KeptViewTask(settings, other))
