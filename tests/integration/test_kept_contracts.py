@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from asked_project.pipelines.payments import payments
@@ -208,6 +209,7 @@ def test_models_of_two_contracts_answer_side_by_side_until_the_old_one_is_retire
         load.wait_for()
         assert kept(shop) == sorted(f"{view}__{contract}" for view, contract in old.items())
         load.settle(OLD_KEPT, NEW)
+        assert [row["pipeline"] for row in httpx.get(f"{load.url}/v1").json()["pipelines"]] == ["habits", "recent"]
         rows = {row["name"]: row for row in project_status(shop)["versions"]}
         assert rows[f"habits__{old['habits']}"]["kept_for"] == ["release 1 of first"]
         assert "kept_for" not in rows["habits"]
