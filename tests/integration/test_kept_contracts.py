@@ -283,18 +283,18 @@ def test_another_machine_with_an_empty_disk_keeps_the_contract_and_a_replica_pul
     replica = load_settings(home=tmp_path / "replica", store_remote=shared["store_remote"])
     for name, value in {"HOME": replica.home_path, "STORE_REMOTE": replica.store_remote}.items():
         monkeypatch.setenv(f"FORECACHE_{name}", str(value))
-    assert main(["pull"]) == 0
+    assert main(["store", "pull"]) == 0
     with asking(replica) as load:
         load.wait_for()
         run_nightly(machines[1], tmp_path / "new", DAYS[6], "second")
-        assert main(["pull"]) == 0
+        assert main(["store", "pull"]) == 0
         load.wait_for()
         load.settle(OLD_KEPT, NEW)
         run_nightly(machines[2], tmp_path / "new", DAYS[7], "first")
         run_nightly(machines[3], tmp_path / "new", DAYS[8], "second")
         for removed in (0, 2):  # a reader may still answer by the release before, where this pull has brought the next
             capsys.readouterr()
-            assert main(["pull"]) == 0
+            assert main(["store", "pull"]) == 0
             assert capsys.readouterr().err.count("is removed: no release names it any more") == removed
             load.settle(("first", "new", "own", "own"), NEW)
         load.wait_for()
