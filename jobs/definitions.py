@@ -51,7 +51,9 @@ TRAINING_ASSETS = (build_training_set, build_candidate, build_model)
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Definitions for the project's pipelines; a module that cannot be used is an asset of the group `broken`."""
     project = read_project(settings)
-    resource = SettingsResource(home=str(settings.home_path), project=settings.project)
+    resource = SettingsResource(
+        home=str(settings.home_path), project=settings.project, environment=settings.environment
+    )
     defined = dg.Definitions.merge(
         dg.Definitions(
             resources={"settings": resource},

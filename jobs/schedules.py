@@ -50,11 +50,17 @@ def _default_status(*, is_running: bool = False) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if runs else dg.DefaultScheduleStatus.STOPPED
 
 
+ENVIRONMENT_TAG = "forecache/environment"
+
+
 def partition_tags(first: date, last: date) -> dict[str, str]:
-    """Tags of a run for one as-of date, or for a range of dates in one run."""
+    """Tags of a run for one as-of date, or for a range of dates in one run; and the chosen environment."""
+    environment = load_settings().environment
+    named = {ENVIRONMENT_TAG: environment} if environment else {}
     if first == last:
-        return {PARTITION_NAME_TAG: first.isoformat()}
-    return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+        return {PARTITION_NAME_TAG: first.isoformat(), **named}
+    ends = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+    return {**ends, **named}
 
 
 def delivery_sensor_name(job: AssetJob) -> str:

@@ -13,6 +13,8 @@ class SettingsResource(dg.ConfigurableResource):
     home: str = Field(description="Folder that holds everything the project writes.")
     project: str = Field("dagster_project", description="Package of the project, with `pipelines/`.")
 
+    environment: str = Field("", description="Environment of environments.toml; empty: the variables alone say it.")
+
     def load(self) -> Settings:
         """The settings of the current session, else those of the environment."""
         session = current_session()

@@ -227,6 +227,12 @@ PLUGINS = {
             "num_gpus": "launch:num_gpus",
         }
     ),
+    "trials": Plugin(
+        commands={
+            "try": ("command:try_pipelines", "Run changed pipelines in a trial, which touches no other environment."),
+            "trials": ("command:trials", "Trials of an environment: list, remove."),
+        },
+    ),
     "tune": Plugin(
         commands={"tune": ("command:tune", "Search for better hyperparameters.")},
         hooks={"orchestration": "orchestration:build_definitions"},

@@ -67,25 +67,25 @@ def _style() -> dict[str, Any]:
     }
 
 
-def make_page(template: Path, **values: object) -> str:
-    """Render a template that extends `base.html.j2`, given its variables.
+def make_page(template: Path, *, environment: str, **values: object) -> str:
+    """Render a template that extends `base.html.j2`, given its variables; the name of an environment is in its head.
 
     Its filters are `number`, `took`, and the functions among the values under their names.
     """
     import jinja2
 
-    environment = jinja2.Environment(
+    engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent, template.parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    engine.filters.update(
         number=format_number, took=format_duration, **{n: f for n, f in values.items() if callable(f)}
     )
     written_at = datetime.now(timezone.utc)
-    return environment.get_template(template.name).render(written_at=written_at, **values)
+    return engine.get_template(template.name).render(written_at=written_at, environment=environment, **values)
 
 
 def write_page(path: Path, page: str) -> None:

@@ -10,6 +10,23 @@ URL = r"^(https?://[^/].*)?$"
 """An address that a browser opens, or nothing."""
 
 
+class EnvironmentSettings(BaseSettings):
+    env: str = Field(
+        "",
+        description="Environment of the file environments.toml that is meant, or ENVIRONMENT/TRIAL; as --env on the "
+        "command line. Default: none, and the variables alone say it.",
+    )
+    service: str = Field(
+        "",
+        description="Name of the protected environment that this service runs in; without it, a protected environment "
+        "needs --env on the command line, as FORECACHE_ENV may be left over in a shell.",
+    )
+    environments: str = Field(
+        "", description="File of the environments. Default: environments.toml in this folder, or the nearest above it."
+    )
+    trials: str = Field("", description="Folder of this installation's trials. Default: beside HOME, HOME-trials.")
+
+
 class StreamSettings(BaseSettings):
     kafka_brokers: str = Field(
         "localhost:9092", description="Kafka's brokers, as host:port, several separated by commas."

@@ -1,4 +1,5 @@
-"""All settings of Forecache, from FORECACHE_* variables or a .env file. Nothing else reads the environment.
+"""All settings of Forecache, from FORECACHE_* variables or a .env file, and of a chosen environment from its file.
+Nothing else reads the variables.
 
 Locations may be local folders or URIs (`s3://bucket/prefix`): delta-rs takes them as they are, Spark takes the
 same bucket as `s3a://`.
@@ -12,18 +13,29 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
-from forecache.base.errors import SettingsError
+from forecache.base.environments import (
+    LOCAL,
+    TRIAL_FILE,
+    TRIAL_VALUES,
+    Environment,
+    list_environments,
+    read_environment,
+    require_name,
+)
+from forecache.base.errors import NotFoundError, SettingsError
 from forecache.base.setting_groups import (
     PROJECT_ROOT,
     ComputeSettings,
+    EnvironmentSettings,
     LakeSettings,
     MessageSettings,
     ReaderSettings,
@@ -32,7 +44,15 @@ from forecache.base.setting_groups import (
     TailSettings,
 )
 
-__all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
+__all__ = [
+    "PREFIX",
+    "PROJECT_ROOT",
+    "Settings",
+    "given_variables",
+    "load_settings",
+    "trial_settings",
+    "unknown_variables",
+]
 
 PREFIX = "FORECACHE_"
 # Variables of the benchmarks, and those that Kubernetes sets for services that are named like this project.
@@ -40,7 +60,14 @@ _NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_
 
 
 class Settings(
-    MessageSettings, TailSettings, StreamSettings, RequestLogSettings, ReaderSettings, ComputeSettings, LakeSettings
+    MessageSettings,
+    TailSettings,
+    StreamSettings,
+    RequestLogSettings,
+    ReaderSettings,
+    ComputeSettings,
+    LakeSettings,
+    EnvironmentSettings,
 ):
     """One object with every setting; build it with `load_settings()`.
 
@@ -50,6 +77,8 @@ class Settings(
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
+    _base: "Settings | None" = PrivateAttr(None)
+    _chosen: Environment | None = PrivateAttr(None)
 
     @field_validator(
         "landing", "lake", "store", "mlflow_artifacts", "training_checkpoints",
@@ -63,6 +92,50 @@ class Settings(
     def home_path(self) -> Path:
         """Absolute home folder; stages that write into it create it."""
         return self.home.expanduser().resolve()
+
+    @property
+    def environment(self) -> str:
+        """Name of the chosen environment, or ENVIRONMENT/TRIAL; "" if the variables alone say what is meant."""
+        return self.env
+
+    @property
+    def chosen(self) -> Environment | None:
+        """The environment's part of the file of environments; None without one, and for a trial."""
+        return self._chosen
+
+    @property
+    def base(self) -> "Settings | None":
+        """Settings of the environment that a trial defers to, and only reads; None if this is no trial."""
+        return self._base
+
+    @cached_property
+    def trials_path(self) -> Path:
+        """Folder with a home for each trial that defers to this environment."""
+        home = self.home_path
+        return Path(self.trials).expanduser().resolve() if self.trials else home.with_name(f"{home.name}-trials")
+
+    def refuse_in_trial(self, action: str) -> None:
+        """Raise SettingsError if this is a trial, whose settings allow nothing that leaves its home."""
+        if self._base is not None:
+            environment = self.env.partition("/")[0]
+            raise SettingsError(
+                f"The trial {self.env!r} does not {action}: it touches nothing outside its home.",
+                remedy=f"Make the change in the environment {environment!r}, and do it there.",
+            )
+
+    def process_variables(self) -> dict[str, str]:
+        """Variables that a process of one's own is started with, so that it loads these settings."""
+        of = self._base or self  # a trial's own follow from its name
+        found = {
+            "HOME": str(of.home_path),
+            "PROJECT": self.project,
+            "LAKE": of.lake_uri,
+            "STORAGE_OPTIONS": json.dumps(self.storage_options),
+            "TRIALS": of.trials,
+            "ENV": self.env,
+            "SERVICE": of.env,
+        }
+        return {f"{PREFIX}{name}": value for name, value in found.items()}
 
     @cached_property
     def landing_uri(self) -> str:
@@ -126,14 +199,83 @@ def _name_driver(uri: str) -> str:
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)
 
 
-def load_settings(**overrides: object) -> Settings:
-    """Read the settings; keyword arguments win over the environment.
+def load_settings(environment: str | None = None, **overrides: object) -> Settings:
+    """Read the settings of an environment; keyword arguments win over the file of environments and the variables.
+
+    Args:
+        environment: Its name, or ENVIRONMENT/TRIAL; "": what the variables alone say. None: as FORECACHE_ENV says,
+            which does not choose a protected environment unless FORECACHE_SERVICE names it, too.
 
     Raises:
-        SettingsError: A setting has a wrong value; the message names the variable, the value and the allowed values.
+        NotFoundError: There is no such environment or trial.
+        SettingsError: A setting has a wrong value; the message names the variable, the value and the allowed values. Or
+            a variable contradicts the environment's file.
     """
+    given = _build(overrides)
+    name, slash, trial = (given.env if environment is None else environment).partition("/")
+    if slash:
+        settings = trial_settings(_load_base(name, given), trial, **overrides)
+        if not (settings.home_path / TRIAL_FILE).is_file():
+            raise NotFoundError(
+                f"There is no trial {trial!r} of the environment {name!r}.",
+                remedy=f"`forecache try --name {trial}` makes it, and `forecache trials` lists those that there are.",
+            )
+        return settings
+    if not name:
+        return given if not given.env else _build({**overrides, "env": ""})
+    chosen = read_environment(given.environments, name, known=Settings.model_fields)
+    if chosen.is_protected and environment is None and given.service != name:
+        raise SettingsError(
+            f"The environment {name!r} is protected, and FORECACHE_ENV alone does not choose it.",
+            remedy=f"Give --env {name}; a service sets FORECACHE_SERVICE={name}, too.",
+        )
+    settings = _build({**chosen.values, **overrides, "env": name}, chosen)
+    _refuse_contradiction(given, settings, chosen, overrides)
+    settings._chosen = chosen
+    return settings
+
+
+def _load_base(name: str, given: Settings) -> Settings:
+    """The environment that a trial defers to, which it only reads; "local" is what the variables alone say."""
+    is_none = name == LOCAL and LOCAL not in list_environments(given.environments)
+    return load_settings("" if is_none else name)
+
+
+def trial_settings(base: Settings, name: str, **overrides: object) -> Settings:
+    """The settings of a trial that defers to an environment."""
+    name = require_name(name, kind="a trial")
+    values = {key: getattr(base, key) for key in Settings.model_fields}
+    own = {"home": base.trials_path / name, "landing": base.landing_uri, "env": f"{base.env or LOCAL}/{name}"}
+    made = _build({**values, **overrides, **TRIAL_VALUES, **own})
+    made._base = base
+    return made
+
+
+def _refuse_contradiction(
+    given: Settings, settings: Settings, chosen: Environment, overrides: Mapping[str, object]
+) -> None:
+    """SettingsError if a variable says something else than the environment's file: nobody can tell which is meant."""
+    variables = given_variables()
+    for key in chosen.values.keys() - overrides.keys():
+        variable = f"{PREFIX}{key.upper()}"
+        ours, theirs = getattr(settings, key), getattr(given, key)
+        if variable in variables and _comparable(ours) != _comparable(theirs):
+            is_shown = Settings.model_fields[key].repr and "$" not in str(ours)
+            says, has = (f" is {str(theirs)!r}", f" has {str(ours)!r}") if is_shown else ("", " has another value")
+            raise SettingsError(
+                f"{variable}{says}, and the environment {chosen.name!r} of {chosen.file}{has} for it.",
+                remedy=f"Unset {variable}, or do not choose the environment.",
+            )
+
+
+def _comparable(value: object) -> object:
+    is_path = isinstance(value, Path) or (isinstance(value, str) and "/" in value and "://" not in value)
+    return str(Path(str(value)).expanduser().resolve()) if is_path else value
+
+
+def _build(values: Mapping[str, object], chosen: Environment | None = None) -> Settings:
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**values)  # type: ignore[arg-type]
     except PydanticSettingsError as error:  # JSON that cannot be read
         raise _json_error() from error
     except ValidationError as error:
@@ -151,7 +293,9 @@ def load_settings(**overrides: object) -> Settings:
             # Its values are pairs, which pydantic calls tuples.
             remedy = 'Write two numbers for each name, such as {"cpu": [0.05, 0.02]}.'
             value = f"has the value {first.get('input')!r} for {'.'.join(map(str, first['loc'][1:])) or 'all'}"
-        raise SettingsError(f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.", remedy=remedy) from None
+        of_file = chosen is not None and field in chosen.values
+        what = f"{field!r} of the environment {chosen.name!r}" if of_file and chosen else f"FORECACHE_{field.upper()}"
+        raise SettingsError(f"Setting {what} {value}: {first['msg']}.", remedy=remedy) from None
 
 
 def _json_error() -> SettingsError:

@@ -155,3 +155,8 @@ training_step = Steps("result written", "files shared", "result shared")
 """From the result in the run's folder to the list of its files where all machines find it."""
 
 tune_step = Steps("trial begun", "trial ended", "journal shared")
+
+TRY_STEPS = ("locked", "ledger forked", "table forked", "models forked", "noted", "forked", "chosen", "ran")
+"""Steps of a trial: the fork of what it defers to, in a draft until it is whole, and the run in it."""
+
+try_step = Steps(*TRY_STEPS)

@@ -1,6 +1,7 @@
 """Shared parts of all commands: `--json` and `--debug`, lazily imported groups, and parameter types."""
 
 import importlib
+import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Flags:
 
 FLAGS = Flags()
 _WARNED: set[str] = set()
+_SHOWN_KEY = "forecache.environment"
 
 
 def _set_flag(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -36,13 +38,32 @@ def _set_flag(context: click.Context, parameter: click.Parameter, value: bool) -
         setattr(FLAGS, str(parameter.name), True)
 
 
+def choose_environment(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Choose an environment for this process, and for those that it starts; said here, it may be a protected one."""
+    if value is not None and not context.resilient_parsing:
+        os.environ.update(FORECACHE_ENV=value, FORECACHE_SERVICE=value.partition("/")[0])
+
+
+ENVIRONMENT_HELP = "The environment that is meant, of environments.toml."
+
+
 class Command(click.Command):
-    """A click command with `--json` and `--debug`, whose examples keep their line breaks."""
+    """A click command with `--env`, `--json` and `--debug`, whose examples keep their line breaks.
+
+    `--env` chooses the environment of this process, unless the command has an option of that name of its own.
+    """
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
         self.context_settings = {**CONTEXT_SETTINGS, **self.context_settings}
+        if not any("--env" in parameter.opts for parameter in self.params):
+            self.params.append(
+                click.Option(
+                    ["--env"], metavar="NAME", expose_value=False, is_eager=True, callback=choose_environment,
+                    help=ENVIRONMENT_HELP,
+                )
+            )  # fmt: skip
         for name, text in (("json", "Answer in JSON, for scripts."), ("debug", "Show the traceback of an error.")):
             option = click.Option(
                 [f"--{name}"], is_flag=True, expose_value=False, is_eager=True, callback=_set_flag, help=text
@@ -232,7 +253,18 @@ def settings() -> "Settings":
             _WARNED.add(name)
             hint = f"Did you mean {close}?" if close else "`forecache settings` lists all settings."
             click.echo(f"Warning: there is no setting {name}. {hint}", err=True)
-    return load_settings()
+    current = load_settings()
+    show_environment(current)
+    return current
+
+
+def show_environment(current: "Settings") -> None:
+    """Say on standard error which environment is meant, once for a command; nothing if none was chosen."""
+    context = click.get_current_context(silent=True)
+    meta = {} if context is None else context.meta
+    if current.environment and meta.get(_SHOWN_KEY) != current.environment and not FLAGS.json:
+        click.echo(f"Environment: {current.environment}", err=True)
+    meta[_SHOWN_KEY] = current.environment
 
 
 def load_trained_model(name: str) -> "tuple[Settings, Trainable]":

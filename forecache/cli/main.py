@@ -1,5 +1,6 @@
 """Entry point of the `forecache` command: its commands by name, and how errors reach the user."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ import click
 
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_commands
-from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
+from forecache.cli.base import CONTEXT_SETTINGS, ENVIRONMENT_HELP, FLAGS, LazyGroup, choose_environment
 from forecache.cli.groups import GROUPS
 from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow
 
@@ -46,6 +47,7 @@ _SECTIONS = {
     "Start": ("init", "demo", "dev", "doctor", "settings", "version", "completion"),
     "Data and features": ("ingest", "tables", "query", "features", "maintain"),
     "Nightly runs": ("run", "get", "explain", "mail"),
+    "Changes": ("try", "trials"),
     "Models": ("train", "tune", "models", "promote", "challenge", "shadow", "monitor", "drift"),
     "Published versions": ("publish", "rollback", "store"),
     "Server": ("serve", "tokens", "status", "report"),
@@ -72,11 +74,14 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input
     epilog=_EPILOG,
     invoke_without_command=True,
 )
+@click.option(
+    "--env", metavar="NAME", expose_value=False, is_eager=True, callback=choose_environment, help=ENVIRONMENT_HELP
+)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Batch-first machine learning on a data lake: nightly scoring, published and served.
 
-    Every command takes --json for scripts and --debug for tracebacks; `forecache COMMAND --help` has examples.
+    Every command takes --env, --json for scripts and --debug for tracebacks; `forecache COMMAND --help` has examples.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -86,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one sentence on standard error."""
     FLAGS.json = FLAGS.debug = False
     hide_pandas_from_arrow()  # which no command needs at its start
+    before = {name: os.environ.get(name) for name in ("FORECACHE_ENV", "FORECACHE_SERVICE")}
     try:
         result = cli.main(args=arguments, prog_name="forecache", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -107,6 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print_error(
             explain_error(error, hint="" if FLAGS.debug else "Run again with --debug to see where."), error
         )
+    finally:
+        for name, text in before.items():  # `--env` is said for this command only
+            os.environ.pop(name, None)
+            os.environ.update({} if text is None else {name: text})
 
 
 def _print_error(error: ForecacheError, cause: BaseException) -> int:

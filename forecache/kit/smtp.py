@@ -37,6 +37,7 @@ class Relay:
     """A connection to the SMTP server of the settings, opened on first use and again if it was lost."""
 
     def __init__(self, settings: Settings, *, tries: int = _TRIES) -> None:
+        settings.refuse_in_trial("send mail")
         if not settings.smtp_host:
             raise SettingsError("No SMTP server is set.", remedy="Set FORECACHE_SMTP_HOST, or add --dry-run.")
         self._settings, self._tries = settings, tries

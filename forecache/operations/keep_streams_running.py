@@ -82,7 +82,7 @@ def _start_process(settings: Settings, name: str, command: Sequence[str] | None,
     """Start a process in its own session, which outlives this one; its output is appended to the stream's log."""
     # Not as a standby: if another machine started it, too, the process that came second ends.
     chosen = list(command or (sys.executable, "-m", "forecache.cli.main", "stream", "--no-standby"))
-    environment = {**os.environ, "FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": settings.project}
+    environment = {**os.environ, **settings.process_variables()}
     path = stream_folder(settings.home_path, name) / "log"
     if path.is_file() and path.stat().st_size > _LOG_BYTES:
         path.replace(path.with_name("log.1"))

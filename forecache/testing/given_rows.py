@@ -36,7 +36,7 @@ def temporary_home() -> Iterator[Settings]:
         ("landing", "lake", "store", "store_remote", "redis_url", "mlflow_uri", "mlflow_artifacts"), ""
     )
     with tempfile.TemporaryDirectory(prefix="forecache-testing-") as folder:
-        yield load_settings(home=folder, storage_options={}, training_checkpoints="", code_version="testing", **own)
+        yield load_settings("", home=folder, storage_options={}, training_checkpoints="", code_version="testing", **own)
 
 
 def land_rows(settings: Settings, declared: _Declared, rows: Mapping[str, Any], day: date) -> _Declared:

@@ -10,11 +10,14 @@ import pytest
 from mlflow.store.db.utils import _get_latest_schema_revision
 from store_services import mlflow_server, postgres_server
 
-from forecache.base.settings import Settings, load_settings
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.models.registry.model_versions import ModelVersion, read_version
 from forecache.models.tracking import records
 from forecache.models.tracking.artifacts import download_from_mlflow
 from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.records import find_versions
+from forecache.plugins.trials.trial import fork
 
 pytestmark = pytest.mark.slow
 
@@ -159,3 +162,27 @@ def test_a_server_or_database_that_does_not_answer_is_left_to_the_client(tmp_pat
 
 def test_the_statements_are_for_the_tables_of_the_installed_mlflow() -> None:
     assert _get_latest_schema_revision() in records.REVISIONS
+
+
+def test_a_trial_has_the_versions_under_their_numbers_and_adds_to_its_own_copies(registry: Settings) -> None:
+    if registry.mlflow_uri.startswith("http"):
+        with pytest.raises(UnavailableError, match="on the MLflow server"):
+            fork(registry, "forked")
+        return
+    run = next(each.run_id for each in find_versions(registry, "churn") or () if each.run_id)
+    connect_mlflow(registry).log_text(run, "of the base", "note.txt")
+    before = [find_versions(registry, name) for name in ("empty", "churn", "churn2")]
+    made, trial = fork(registry, "forked"), trial_settings(registry, "forked")
+    assert made.models == {"churn": 5, "churn2": 1}
+    assert [find_versions(trial, name) for name in ("empty", "churn", "churn2")] == before
+    client = connect_mlflow(trial)
+    client.log_text(run, "of the trial", "note.txt")
+    client.set_registered_model_alias("churn", "champion", "1")
+    client.create_model_version("churn", "file:///nowhere", run)
+    folder = client.get_run(run).info.artifact_uri
+    assert folder.startswith(f"{trial.mlflow_artifact_root}/")
+    assert Path(client.download_artifacts(run, "note.txt")).read_text() == "of the trial"
+    assert max(each.version for each in find_versions(trial, "churn") or ()) == 6
+    base = connect_mlflow(registry)
+    assert Path(base.download_artifacts(run, "note.txt")).read_text() == "of the base"
+    assert [find_versions(registry, name) for name in ("empty", "churn", "churn2")] == before

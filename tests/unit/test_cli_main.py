@@ -43,6 +43,7 @@ GROUPS = {
     "stream": ("run", "tail"),
     "tokens": ("create", "list", "revoke"),
     "models": ("list", "diff", "evaluate", "reject", "rollback"),
+    "trials": ("list", "remove"),
     **groups.GROUPS,
 }
 NAMES = sorted({*cli.COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)} - {*GROUPS})

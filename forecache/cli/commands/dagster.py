@@ -93,5 +93,5 @@ def _become(current: Settings, program: str, arguments: list[str]) -> NoReturn:
     if not path.is_file():
         raise UnavailableError(f"There is no {path}.", remedy="Install the extra `dagster` or `cluster`.")
     home = import_orchestrator("resources.instance").ensure_instance(current)
-    environment = {**os.environ, "DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path)}
+    environment = {**os.environ, **current.process_variables(), "DAGSTER_HOME": str(home)}
     os.execve(path, [str(path), *arguments], environment)

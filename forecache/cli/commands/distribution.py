@@ -66,6 +66,7 @@ def _exchange(
     from forecache.serve.store.remote import list_remote_models, remote_pipelines
 
     current = settings()
+    current.refuse_in_trial("exchange versions with a remote")
     uri = remote or current.store_remote
     if not uri:
         raise SettingsError(

@@ -281,7 +281,7 @@ def dev(context: click.Context, host: str, port: int | None) -> None:
     instance.prepare_tables(home)
     # Dagster would first recommend another command, which this environment does not have.
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`:FutureWarning"]))
-    own = {"DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path), "PYTHONWARNINGS": quiet}
+    own = {**current.process_variables(), "DAGSTER_HOME": str(home), "PYTHONWARNINGS": quiet}
     environment = {**os.environ, **own}
     click.echo(f"Dagster's UI is at http://{host}:{port} in some seconds; Ctrl-C stops it.", err=True)
     command_line = [str(program), "dev", "-w", str(home / "workspace.yaml"), "-h", host, "-p", str(port)]

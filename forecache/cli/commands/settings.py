@@ -29,7 +29,8 @@ def hide_secrets(value: Any) -> Any:
 def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
     """Every setting: variable, value, default, source, accepted values, description.
 
-    `source` is "environment", ".env" or "default". Without `current` (a setting is invalid) values are as written.
+    `source` is "environment", ".env", "default", or the part of the file of environments. Without `current` (a setting
+    is invalid) values are as written.
     """
     from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
     from pydantic_settings.exceptions import SettingsError as Unreadable
@@ -39,6 +40,7 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
     except Unreadable:  # one is not JSON: show all as they are written
         written = {name.removeprefix(PREFIX).lower(): text for name, text in given_variables().items()}
         given = ((".env", {}), ("environment", written))
+    chosen = None if current is None else current.chosen
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
@@ -48,6 +50,10 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
                 source, value = place, values[name]
         if current is not None:
             value = getattr(current, name)
+        if chosen is not None and name in chosen.values:
+            source = f"{chosen.file.name} [{chosen.name}]"
+        elif value != default and source == "default":
+            source = "--env"
         rows.append(
             {
                 "variable": f"FORECACHE_{name.upper()}",

@@ -123,8 +123,11 @@ class RawChecks:
 
 
 def days_to_extract(settings: Settings, source: Source, *, first: date, last: date) -> list[date]:
-    """The days from `first` to `last` whose rows a database or a stream has and no landing file, ascending."""
-    if source.extract is None:
+    """The days from `first` to `last` whose rows a database or a stream has and no landing file, ascending.
+
+    None in a trial, which only reads the landing zone of the environment that it defers to.
+    """
+    if source.extract is None or settings.base is not None:
         return []
     days: list[date] = load_hook("table_sources", "days_to_extract")(settings, source, first=first, last=last)
     return days

@@ -35,15 +35,19 @@ def download_artifact(settings: Settings, **artifact: str) -> Path:
     """The path of an artifact (`artifact_uri`, or `run_id` and `artifact_path`) on this machine: MLflow's own, or a
     copy that is removed when this process ends."""
     connect_mlflow(settings)
-    return download_from_mlflow(**artifact)
+    return download_from_mlflow(copies=settings.base is not None, **artifact)
 
 
-def download_from_mlflow(**artifact: str) -> Path:
-    """Like `download_artifact`, from the MLflow server or database that is already set in this process."""
+def download_from_mlflow(*, copies: bool = False, **artifact: str) -> Path:
+    """Like `download_artifact`, from the MLflow server or database that is already set in this process.
+
+    With `copies` always a copy: MLflow writes a file into the folder of a model that it returns.
+    """
     import mlflow
 
     # Without a target, MLflow leaves a folder in TMPDIR for each copy; artifacts of a run are copied in any case.
-    target = None if _is_local_artifact(artifact.get("artifact_uri", "")) else tempfile.mkdtemp(dir=scratch_folder())
+    is_copied = copies or not _is_local_artifact(artifact.get("artifact_uri", ""))
+    target = tempfile.mkdtemp(dir=scratch_folder()) if is_copied else None
     return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
 
 

@@ -70,14 +70,29 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
     if is_database_ready(path, root):
         return
     begin_work(f"creating {path}")
-    ready = _ready_file(path)
     with lock(path.with_name(f"{path.name}.lock")):
         if not is_database_ready(path, root):
-            _copy_template(_template(), path)
-            _migrate(uri)
+            create_database(path)
             if root:
-                relocate_artifacts(path, before=ready.read_text() if ready.exists() else "", now=root)
-            ready.write_text(root)
+                relocate_artifacts(path, before=recorded_root(path), now=root)
+            mark_database_ready(path, root)
+
+
+def create_database(path: Path) -> None:
+    """Create a new SQLite database of MLflow, in a folder that exists."""
+    _copy_template(_template(), path)
+    _migrate(f"sqlite:///{path}")
+
+
+def recorded_root(path: Path) -> str:
+    """The root that the paths of a database's artifacts were written for; "" if that is not known."""
+    ready = _ready_file(path)
+    return ready.read_text() if ready.exists() else ""
+
+
+def mark_database_ready(path: Path, root: str) -> None:
+    """Note that a database is complete, and that the paths of its artifacts are those of this root."""
+    _ready_file(path).write_text(root)
 
 
 def is_database_ready(path: Path, root: str) -> bool:
@@ -162,8 +177,9 @@ def connect_mlflow(settings: Settings) -> "MlflowClient":
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    if settings.mlflow_uri or settings.mlflow_artifacts:
-        prepare_object_store(settings)
+    recorded = settings.base or settings  # where the files of a trial's forked models are
+    if recorded.mlflow_uri or recorded.mlflow_artifacts:
+        prepare_object_store(recorded)
     import mlflow
 
     for name in ("mlflow", "alembic"):
@@ -175,6 +191,10 @@ def connect_mlflow(settings: Settings) -> "MlflowClient":
         prepare_shared_database(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if settings.base is not None:
+        from forecache.models.tracking.trial_client import TrialClient
+
+        return TrialClient(settings, uri)
     return mlflow.MlflowClient(uri, uri)
 
 

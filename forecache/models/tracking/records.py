@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
 from forecache.models.tracking.client import artifact_root, is_database_ready
 
@@ -83,7 +84,7 @@ def find_version(settings: Settings, name: str, *, alias: str = "", number: int 
 def find_model_folder(settings: Settings, name: str, number: int) -> Path | None:
     """The folder of a version's files, if it is on this machine."""
     found = None if settings.mlflow_tracking_uri.startswith("http") else find_version(settings, name, number=number)
-    return None if found is None else _local_folder(found.location)
+    return None if found is None else local_folder(found.location)
 
 
 def find_run_parameters(settings: Settings, run_id: str) -> dict[str, str] | None:
@@ -101,7 +102,7 @@ def find_run_parameters(settings: Settings, run_id: str) -> dict[str, str] | Non
 def find_run_folder(settings: Settings, run_id: str) -> Path | None:
     """The folder of a run's artifacts, if it is on this machine."""
     found = _select(settings, ("select artifact_uri from runs where run_uuid = ?", run_id))
-    return _local_folder(found[0][0][0]) if found is not None and found[0] else None
+    return local_folder(found[0][0][0]) if found is not None and found[0] else None
 
 
 def find_run_file(settings: Settings, run_id: str, name: str) -> Path | None:
@@ -110,7 +111,7 @@ def find_run_file(settings: Settings, run_id: str, name: str) -> Path | None:
     return folder / name if folder is not None and (folder / name).is_file() else None
 
 
-def _local_folder(uri: str) -> Path | None:
+def local_folder(uri: str) -> Path | None:
     """The folder that a path or a file URI means, if it is there."""
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme not in ("", "file") or parts.netloc or parts.query or parts.fragment:
@@ -134,33 +135,54 @@ def _select(settings: Settings, *statements: tuple[str, str]) -> list[list[tuple
     if _has_own_settings():
         return None
     try:
-        connection, mark = _connect(settings)
-        if connection is None:
-            return None
-        with closing(connection):
-            cursor = connection.cursor()
-            cursor.execute("select version_num from alembic_version")
-            if cursor.fetchall() not in [[(revision,)] for revision in REVISIONS]:
-                return None
-            # MLflow refuses a database that also has models of other workspaces.
-            cursor.execute("select 1 from registered_models where workspace <> 'default' limit 1")
-            if cursor.fetchall():
-                return None
-            found = []
-            for statement, argument in statements:
-                cursor.execute(statement.replace("?", mark), (argument,))
-                found.append(cursor.fetchall())
-            return found
+        return _read(settings, statements)
     except Exception:  # noqa: BLE001  (of any driver; MLflow's client says what is wrong)
         return None
 
 
-def _connect(settings: Settings) -> tuple[Any, str]:
+def read_database(settings: Settings, statements: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+    """The rows of statements at one state of MLflow's database, also if its home was moved since it was used last.
+
+    UnavailableError if it is of another revision than the statements are written for.
+    """
+    found = _read(settings, [(statement, None) for statement in statements], is_moved=True)
+    if found is None:
+        raise UnavailableError(
+            "The tables of MLflow's database are not those of this version of MLflow.",
+            remedy="`forecache migrate` upgrades them.",
+        )
+    return found
+
+
+def _read(
+    settings: Settings, statements: Sequence[tuple[str, str | None]], *, is_moved: bool = False
+) -> list[list[tuple[Any, ...]]] | None:
+    connection, mark = _connect(settings, is_moved=is_moved)
+    if connection is None:
+        return None
+    with closing(connection):
+        cursor = connection.cursor()
+        cursor.execute("begin" if mark == "?" else "set transaction isolation level repeatable read read only")
+        cursor.execute("select version_num from alembic_version")
+        if cursor.fetchall() not in [[(revision,)] for revision in REVISIONS]:
+            return None
+        # MLflow refuses a database that also has models of other workspaces.
+        cursor.execute("select 1 from registered_models where workspace <> 'default' limit 1")
+        if cursor.fetchall():
+            return None
+        found = []
+        for statement, argument in statements:
+            cursor.execute(statement.replace("?", mark), () if argument is None else (argument,))
+            found.append(cursor.fetchall())
+        return found
+
+
+def _connect(settings: Settings, *, is_moved: bool) -> tuple[Any, str]:
     """A connection for reading, and the mark of an argument in its statements; no connection if it is no database."""
     uri = settings.mlflow_tracking_uri
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
-        is_ready = is_database_ready(path, artifact_root(settings))
+        is_ready = is_moved or is_database_ready(path, artifact_root(settings))
         return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60) if is_ready else None, "?"
     scheme, _, rest = uri.partition("://")
     if scheme == "postgresql+psycopg2":

@@ -67,6 +67,7 @@ def open_training_run(
             "forecache.run_id": run_id,
             "forecache.code_version": code_version(settings),
             "forecache.fingerprint": pipeline.fingerprint,
+            **({"forecache.environment": settings.environment} if settings.environment else {}),
         }
         run = client.create_run(experiment_of(settings, client, pipeline), tags=tags).info.run_id
         folder.mkdir(parents=True, exist_ok=True)

@@ -136,10 +136,7 @@ def process_environment(
         "OMP_NUM_THREADS": str(threads),
         **os.environ,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([os.getcwd(), *paths])),
-        "FORECACHE_HOME": str(settings.home_path),
-        "FORECACHE_PROJECT": settings.project,
-        "FORECACHE_LAKE": settings.lake_uri,
-        "FORECACHE_STORAGE_OPTIONS": json.dumps(settings.storage_options),
+        **settings.process_variables(),
         **own,
     }
 

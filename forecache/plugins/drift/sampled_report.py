@@ -31,7 +31,7 @@ from forecache.models.registry.gate.examples import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.tracking.records import find_run_folder
+from forecache.models.tracking.own_runs import own_run_folder
 from forecache.plugins.drift.bins import BINS, numbers_of
 from forecache.plugins.drift.prediction_drift import DriftReport, model_of, prediction_drift, previous_dates
 from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
@@ -61,7 +61,14 @@ class SampledColumnDrift:
 
 
 def sampled_page(
-    pipeline: Pipeline, night: date, current: Sample, reference: Sample, *, beside: str, report: DriftReport
+    pipeline: Pipeline,
+    night: date,
+    current: Sample,
+    reference: Sample,
+    *,
+    beside: str,
+    report: DriftReport,
+    environment: str = "",
 ) -> str:
     """Make the page as HTML from samples of the same columns, each with a known value on both sides.
 
@@ -71,7 +78,15 @@ def sampled_page(
     columns = [_use_report_figures(column, report) for column in columns]
     columns.sort(key=lambda column: -column.distance.psi)
     rows = (_num_rows(current), _num_rows(reference))
-    return make_page(_TEMPLATE, pipeline=pipeline, night=night, rows=rows, reference=beside, columns=columns)
+    return make_page(
+        _TEMPLATE,
+        environment=environment,
+        pipeline=pipeline,
+        night=night,
+        rows=rows,
+        reference=beside,
+        columns=columns,
+    )
 
 
 def _use_report_figures(column: SampledColumnDrift, report: DriftReport) -> SampledColumnDrift:
@@ -176,7 +191,7 @@ def write_drift_report(
         progress(f"writing the drift report of {pipeline.name}", 0.4)
         report = prediction_drift(settings, pipeline, night, last=1)
         sides = [{column: side[column] for column in known} for side in (current, reference)]
-        page = sampled_page(pipeline, night, *sides, beside=name, report=report)
+        page = sampled_page(pipeline, night, *sides, beside=name, report=report, environment=settings.environment)
         write_page(path, page)
         _keep_newest(path, pipeline.drift.keep_reports)
         details = {"path": str(path), "mlflow_artifact": _log_to_mlflow(settings, model, path), "reference": name}
@@ -271,7 +286,7 @@ def _log_to_mlflow(settings: Settings, model: ModelVersion | None, path: Path) -
     """Log the page to the model's run under a fixed name, so that a run has one page; None if there is no run."""
     if model is None or not model.run_id:
         return None
-    folder = find_run_folder(settings, model.run_id)
+    folder = own_run_folder(settings, model.run_id)
     if folder is not None:  # what MLflow does, without its import
         (folder / MLFLOW_FOLDER).mkdir(exist_ok=True)
         write_durably(folder / MLFLOW_FOLDER / MLFLOW_FILE, path.read_bytes())

@@ -52,6 +52,7 @@ def write_report(settings: Settings, pipeline: Trainable, version: int, *, stage
     evaluation, verdict = load_evaluation(settings, model), load_verdict(model)
     page = make_page(
         _TEMPLATE,
+        environment=settings.environment,
         pipeline=pipeline,
         model=model,
         verdict=verdict,

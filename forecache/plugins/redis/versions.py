@@ -370,6 +370,7 @@ def pipelines_in_redis(client: Any) -> set[str]:
 
 def open_redis_store(settings: Settings, pipeline_name: str) -> RedisStore:
     """The Redis side of a pipeline's store; see `connect` for what it raises."""
+    settings.refuse_in_trial("read or write Redis")
     return RedisStore(connect(settings.redis_url), pipeline_name)
 
 

@@ -171,6 +171,7 @@ class SparkQuery:
         for name, value in _CONF.items():
             spark.conf.set(name, value)
         topic = stream.topic.topic
+        settings.refuse_in_trial("read from Kafka")
         options = java_options(settings.kafka_brokers, settings.kafka_options)
         messages = read_topic(spark, topic, options, starting=starting_offsets(topic, starts))
         self.unknown = spark.sparkContext.accumulator(0)

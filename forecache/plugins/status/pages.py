@@ -144,7 +144,13 @@ def make_status_pages(context: ExtensionContext, readiness: Readiness, extension
         for each in extensions
         if isinstance(each, (RealtimeExtension, StatusPart))
     ]
+    build = {**build_labels(settings), "environment": settings.environment}
     collector = Collector(
-        runtime, context.catalog, readiness, parts, workers=settings.reader_workers, build=build_labels(settings)
+        runtime,
+        context.catalog,
+        readiness,
+        parts,
+        workers=settings.reader_workers,
+        build=build,
     )
     return StatusPages(collector, context.access, Recorder(runtime, parts).record_sample)

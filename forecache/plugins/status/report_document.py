@@ -42,6 +42,7 @@ def describe_name(settings: Settings, name: str, *, key: str = "", now: datetime
     return {
         "name": name,
         "kind": kind,
+        "environment": settings.environment,
         "at": now.isoformat(timespec="seconds"),
         "days": DAYS,
         "description": getattr(declared, "description", ""),

@@ -58,6 +58,7 @@ def extract(
         InputError: The database refuses the query, a column is missing, or `rebuild` is for a past state.
         UnavailableError: The database or the object store does not answer. Files of earlier days are complete.
     """
+    settings.refuse_in_trial(f"extract {source.name} into the landing zone")
     stage = Stage(settings, STAGE, source.name, run_id)
     assert source.extract is not None
     first, last = min(days), max(days)

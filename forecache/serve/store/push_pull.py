@@ -244,7 +244,8 @@ def sync_targets(
     if isinstance(store, RemoteStore):
         done["remote"] = store.sync(keep=None if pipeline is None else pipeline.publishing.keep, progress=progress)
         push_stream_only_stores(settings, open_remote(settings.store_remote, settings.storage_options))
-    if pipeline is not None and pipeline.publish is not None and pipeline.publish.backend == "redis":
+    in_redis = pipeline is not None and pipeline.publish is not None and pipeline.publish.backend == "redis"
+    if pipeline is not None and in_redis and settings.base is None:  # a trial publishes to its own folder alone
         store.fetch(store.pointer().serving, progress=progress)
         done["redis"] = load_hook("redis", "open_store")(settings, pipeline.name).load(store, progress=progress)
     return done

@@ -14,7 +14,8 @@ _TIMEOUT_S = 30.0
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Return the options for a client of confluent-kafka, secrets included."""
+    """Return the options for a client of confluent-kafka, secrets included; SettingsError in a trial."""
+    settings.refuse_in_trial("read from Kafka or send to it")
     return {
         "bootstrap.servers": settings.kafka_brokers,
         "log_level": 2,  # failed connections are reported once, in the stream's state, not at each attempt

@@ -29,6 +29,7 @@ def write_report(settings: Settings, recommender: Recommender, night: date) -> P
         )
     page = make_page(
         _TEMPLATE,
+        environment=settings.environment,
         recommender=recommender,
         night=night,
         gate=record.details,

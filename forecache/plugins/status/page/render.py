@@ -44,7 +44,7 @@ def _header(status: Mapping[str, Any]) -> Markup:
         "header",
         tag("div", tag("h1", tag("span", class_=f"light {state}", aria_hidden="true"),
                        words.headline(status["state"], status["ready"])),
-            tag("p", "Forecache server", class_="product")),
+            tag("p", " · ".join(filter(None, ("Forecache server", reader.get("environment")))), class_="product")),
         tag("p", facts, " · ", updated, class_="moment"),
         tag("p", class_="lost", hidden=True, role="status"),
         class_="top",

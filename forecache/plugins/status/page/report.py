@@ -20,7 +20,8 @@ def render_report(found: Mapping[str, Any], *, in_server: bool) -> bytes:
     """The HTML page of `describe_name`; the form for a key only works in the server."""
     name = found["name"]
     state = "warning" if found["alerts"] else "well"
-    about = " · ".join(filter(None, (found["kind"], found["owner"] and f"owner {found['owner']}")))
+    owner = found["owner"] and f"owner {found['owner']}"
+    about = " · ".join(filter(None, (found["kind"], owner, found["environment"])))
     header = tag(
         "header",
         tag("div", tag("h1", tag("span", class_=f"light {state}", aria_hidden="true"), name),

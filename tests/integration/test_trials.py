@@ -1,0 +1,213 @@
+"""Trials: forks while others write and clean up, models under their numbers, and nothing that leaves a trial's home."""
+
+import os
+import shutil
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from alert_receivers import receiver
+from deltalake import DeltaTable, write_deltalake
+from letters import accepted, smtp_server
+from try_job import answers, contents, copy_project, land_sales, record_often, run_from_nothing, try_full
+from warm import start
+
+from forecache.base.errors import ConflictError, NotFoundError, SettingsError
+from forecache.base.settings import Settings, load_settings, trial_settings
+from forecache.cli.main import main
+from forecache.kit.delta.tables import open_table
+from forecache.kit.smtp import Relay
+from forecache.lake.ledger import StageRecord, append_records, ledger_records
+from forecache.models.tracking.records import find_version, find_versions
+from forecache.plugins.redis.versions import open_redis_store
+from forecache.plugins.trials.trial import changed_tables, fork, hold_trial, list_trials, own_bytes, read_trial, remove
+from forecache.stream.kafka.client import client_options
+
+DAY = date(2026, 1, 1)
+
+
+def add(settings: Settings, name: str, number: int, **more: object) -> None:
+    rows = pa.table({"number": pa.array([number], pa.int64())})
+    write_deltalake(settings.table_uri(name), rows, mode="append", **more)  # type: ignore[arg-type]
+
+
+def numbers(settings: Settings, name: str, version: int | None = None) -> list[int]:
+    table = DeltaTable(settings.table_uri(name), version=version)
+    return sorted(table.to_pyarrow_table()["number"].to_pylist())
+
+
+def record(settings: Settings, subject: str, version: int) -> None:
+    append_records(settings, [StageRecord("score", subject, DAY, "x", subject, version, 1, 1.0)])
+
+
+def test_a_fork_has_each_table_at_the_same_version_with_its_history(settings: Settings) -> None:
+    for number in range(5):
+        add(settings, "numbers", number)
+    record(settings, "numbers", 4)
+    before = contents(settings.home_path)
+    made = fork(settings, "x")
+    trial = trial_settings(settings, "x")
+    assert contents(settings.home_path) == before
+    assert made.tables == {"numbers": 4, "stage_ledger": 0}
+    assert read_trial(trial) == made
+    assert [numbers(trial, "numbers", version) for version in (0, 2, 4)] == [[0], [0, 1, 2], [0, 1, 2, 3, 4]]
+    assert ledger_records(trial) == ledger_records(settings)
+    add(trial, "numbers", 100)
+    add(settings, "numbers", 200)
+    assert (numbers(trial, "numbers")[-1], numbers(settings, "numbers")[-1]) == (100, 200)
+    assert changed_tables(trial, made) == {"numbers": 5}
+
+
+def test_a_fork_outlives_what_its_base_removes_and_leaves_what_it_has_when_it_is_removed(settings: Settings) -> None:
+    for number in range(30):
+        add(settings, "numbers", number)
+    table = open_table(settings, "numbers")
+    table.create_checkpoint()
+    add(settings, "numbers", 30)
+    fork(settings, "x")
+    trial = trial_settings(settings, "x")
+    table = open_table(settings, "numbers")
+    table.optimize.compact()
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    for path in (Path(settings.table_uri("numbers")) / "_delta_log").glob("0000000000000000000*.json"):
+        path.unlink()  # as a log is cleaned
+    assert numbers(trial, "numbers") == numbers(settings, "numbers") == list(range(31))
+    before = contents(settings.home_path)
+    fork(settings, "of-a-cleaned-log")
+    assert numbers(trial_settings(settings, "of-a-cleaned-log"), "numbers") == list(range(31))
+    shutil.rmtree(settings.table_uri("numbers"))
+    assert numbers(trial, "numbers") == list(range(31))
+    fork(settings, "y")
+    remove(settings, "x")
+    assert [made.name for _, made in list_trials(settings)] == ["y", "of-a-cleaned-log"]
+    assert {name: value for name, value in before.items() if "numbers" not in name} == contents(settings.home_path)
+
+
+@pytest.mark.slow
+def test_forks_beside_a_writer_name_no_version_that_they_lack(settings: Settings) -> None:
+    add(settings, "numbers", 0)
+    record(settings, "numbers", 0)
+    writer = start(record_often, settings.home_path, 60)
+    made = []
+    while writer.is_alive():
+        made.append(fork(settings, f"n{len(made)}"))
+    assert writer.exitcode == 0
+    assert len(made) > 5
+    assert len({each.tables["numbers"] for each in made}) > 3
+    for each in made:
+        trial = trial_settings(settings, each.name)
+        version = each.tables["numbers"]
+        assert numbers(trial, "numbers") == list(range(version + 1))
+        assert max(row.delta_version for row in ledger_records(trial)) <= version
+
+
+def test_a_trial_is_held_by_one_process_and_removed_only_if_nobody_has_it(settings: Settings) -> None:
+    add(settings, "numbers", 0)
+    with hold_trial(settings, "x", "tries"):
+        fork(settings, "x")
+        with pytest.raises(ConflictError, match=rf"'x' is being used by process {os.getpid()} \(tries\)"):
+            remove(settings, "x")
+    remove(settings, "x")
+    with pytest.raises(NotFoundError, match="no trial 'local/x'"):
+        remove(settings, "x")
+
+
+def test_what_cannot_be_forked_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    remote = load_settings("", home=tmp_path / "other", lake="s3://bucket/lake")
+    with pytest.raises(SettingsError, match="in a bucket, and a trial forks only a lake in a folder"):
+        fork(remote, "x")
+    add(settings, "numbers", 0)
+    served = load_settings("", home=settings.home_path, mlflow_uri="http://mlflow:5000")
+    with pytest.raises(Exception, match="on the MLflow server http://mlflow:5000"):
+        fork(served, "x")
+    if Path("/dev/shm").is_dir() and os.stat("/dev/shm").st_dev != os.stat(tmp_path).st_dev:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+            far = load_settings("", home=settings.home_path, trials=elsewhere)
+            with pytest.raises(SettingsError, match="Set FORECACHE_TRIALS to a folder on the file system of the lake"):
+                fork(far, "x")
+
+
+def test_a_trial_of_nothing_is_empty(settings: Settings) -> None:
+    made = fork(settings, "x")
+    assert (made.tables, made.models) == ({}, {})
+    assert own_bytes(trial_settings(settings, "x")) < 100_000
+    assert not settings.home_path.exists()
+
+
+def test_a_trial_refuses_what_would_leave_its_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FORECACHE_SMTP_HOST", "127.0.0.1")
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    fork(load_settings(), "x")
+    trial = load_settings("local/x")
+    for attempt, told in (
+        (lambda: Relay(trial), "does not send mail"),
+        (lambda: client_options(trial), "does not read from Kafka or send to it"),
+        (lambda: open_redis_store(trial, "churn"), "does not read or write Redis"),
+    ):
+        with pytest.raises(SettingsError, match=f"The trial 'local/x' {told}"):
+            attempt()
+    for command in ("push", "pull"):
+        assert main(["store", command, "--env", "local/x", "--remote", str(tmp_path / "remote")]) == 2
+        assert "does not exchange versions with a remote" in capsys.readouterr().err
+    assert main(["try", "--env", "local/x"]) == 2
+    assert "a trial defers to an environment" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_trial_that_trains_and_one_that_fails_send_publish_and_move_nothing(tmp_path: Path) -> None:
+    """Mail, webhook, lineage, remote and registry of the base are real, and as they were."""
+    project = copy_project(tmp_path / "before")
+    changed = copy_project(tmp_path / "after", before="max(amount) AS most", after="max(amount) * 2 AS most")
+    broken = copy_project(tmp_path / "broken", before="max(amount) AS most", after="error('no') AS most")
+    home, record_folder = tmp_path / "home", tmp_path / "mails"
+    land_sales(home / "landing")
+    with receiver() as there, smtp_server(record_folder) as port:
+        places = {
+            "store_remote": str(tmp_path / "remote"),
+            "openlineage_url": there.url,
+            "alert_webhook": f"{there.url}/hook",
+            "alert_email": "ops@example.org",
+            "alert_email_from": "Forecache <forecache@example.org>",
+            "smtp_host": "127.0.0.1",
+            "smtp_port": port,
+            "smtp_security": "none",
+        }
+        finish(start(run_from_nothing, project, home, places))
+        base = load_settings("", home=home, **places)
+        before, remote, posted = contents(home), contents(tmp_path / "remote"), len(there.posted)
+        assert remote
+        assert posted > 0  # the base does send
+        finish(start(try_full, changed, home, "changed", places))
+        failed = start(try_full, broken, home, "broken", places)
+        failed.join(300)
+        assert failed.exitcode == 1
+        assert (contents(home), contents(tmp_path / "remote"), len(there.posted)) == (before, remote, posted)
+        assert accepted(record_folder) == []
+    trial = trial_settings(base, "changed")
+    old, new = find_versions(base, "spend"), find_versions(trial, "spend")
+    assert old is not None
+    assert new is not None
+    assert [(each.version, tuple(each.aliases)) for each in old] == [(1, ("champion",))]
+    assert sorted(each.version for each in new) == [1, 2]
+    [champion] = [each for each in new if "champion" in each.aliases]
+    assert champion.version == 2
+    assert champion.location.startswith(trial.mlflow_artifact_root)
+    kept = find_version(trial, "spend", number=1)
+    assert kept is not None
+    assert (kept.run_id, kept.location) == (old[0].run_id, old[0].location)
+    assert kept.tags.items() >= old[0].tags.items()
+
+    truth = tmp_path / "truth"
+    land_sales(truth / "landing")
+    finish(start(run_from_nothing, changed, truth, {}))
+    assert answers(trial) == answers(load_settings("", home=truth))
+
+
+def finish(process: object) -> None:
+    process.join(300)  # type: ignore[attr-defined]
+    assert process.exitcode == 0  # type: ignore[attr-defined]
