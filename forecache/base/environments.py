@@ -152,14 +152,12 @@ TRIAL_VALUES: Mapping[str, Any] = {
     **dict.fromkeys(("smtp_host", "smtp_user", "smtp_password"), ""),
     **dict.fromkeys(("alert_webhook", "alert_webhook_token", "alert_slack", "alert_alertmanager", "alert_email"), ""),
     **dict.fromkeys(("openlineage_url", "openlineage_api_key", "openlineage_file"), ""),
-    "kafka_brokers": "",
-    "kafka_options": {},
+    **dict.fromkeys(("reader_public_url", "dagster_public_url", "mlflow_public_url"), ""),
+    **dict.fromkeys(("kafka_brokers", "dagster_uri", "service"), ""),
+    **dict.fromkeys(("kafka_options", "dagster_launcher"), {}),
     "request_log_spool": None,
     "stream_keep_running": False,
-    "dagster_uri": "",
-    "dagster_launcher": {},
     "schedules": "off",
-    "service": "",
 }
 """Values of a trial's settings in place of those of the environment that it defers to.
 
