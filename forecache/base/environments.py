@@ -33,7 +33,7 @@ _OF_CHOICE = {"env", "service", "environments"}
 
 
 @dataclass(frozen=True)
-class Environment:
+class NamedEnvironment:
     """An environment of the file: the values of its settings, with what their references name in place of them."""
 
     name: str
@@ -66,7 +66,7 @@ def list_environments(given: str = "") -> list[str]:
     return [] if file is None else list(_read_file(file))
 
 
-def read_environment(given: str, name: str, *, known: Mapping[str, Any]) -> Environment:
+def read_environment(given: str, name: str, *, known: Mapping[str, Any]) -> NamedEnvironment:
     """Read an environment from the file; `known` are all settings.
 
     Raises:
@@ -96,7 +96,7 @@ def read_environment(given: str, name: str, *, known: Mapping[str, Any]) -> Envi
     values = {
         key: _resolve(value, file, f"{key!r} of the environment {name!r} in {file}") for key, value in table.items()
     }
-    return Environment(
+    return NamedEnvironment(
         name, file, {key: _anchor(key, value, file.parent) for key, value in values.items()}, is_protected
     )
 

@@ -26,7 +26,7 @@ from forecache.base.environments import (
     LOCAL,
     TRIAL_FILE,
     TRIAL_VALUES,
-    Environment,
+    NamedEnvironment,
     list_environments,
     read_environment,
     require_name,
@@ -78,7 +78,7 @@ class Settings(
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
     _base: "Settings | None" = PrivateAttr(None)
-    _chosen: Environment | None = PrivateAttr(None)
+    _chosen: NamedEnvironment | None = PrivateAttr(None)
 
     @field_validator(
         "landing", "lake", "store", "mlflow_artifacts", "training_checkpoints",
@@ -99,7 +99,7 @@ class Settings(
         return self.env
 
     @property
-    def chosen(self) -> Environment | None:
+    def named_environment(self) -> NamedEnvironment | None:
         """The environment's part of the file of environments; None without one, and for a trial."""
         return self._chosen
 
@@ -252,7 +252,7 @@ def trial_settings(base: Settings, name: str, **overrides: object) -> Settings:
 
 
 def _refuse_contradiction(
-    given: Settings, settings: Settings, chosen: Environment, overrides: Mapping[str, object]
+    given: Settings, settings: Settings, chosen: NamedEnvironment, overrides: Mapping[str, object]
 ) -> None:
     """SettingsError if a variable says something else than the environment's file: nobody can tell which is meant."""
     variables = given_variables()
@@ -273,7 +273,7 @@ def _comparable(value: object) -> object:
     return str(Path(str(value)).expanduser().resolve()) if is_path else value
 
 
-def _build(values: Mapping[str, object], chosen: Environment | None = None) -> Settings:
+def _build(values: Mapping[str, object], chosen: NamedEnvironment | None = None) -> Settings:
     try:
         return Settings(**values)  # type: ignore[arg-type]
     except PydanticSettingsError as error:  # JSON that cannot be read

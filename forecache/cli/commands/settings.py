@@ -40,7 +40,7 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
     except Unreadable:  # one is not JSON: show all as they are written
         written = {name.removeprefix(PREFIX).lower(): text for name, text in given_variables().items()}
         given = ((".env", {}), ("environment", written))
-    chosen = None if current is None else current.chosen
+    chosen = None if current is None else current.named_environment
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)

@@ -64,7 +64,9 @@ def fork_models(base: Settings, trial: Settings, database: Path) -> dict[str, in
     else:
         create_database(database)
     with closing(sqlite3.connect(database)) as own, own:
-        columns = {table: _listed([row[1] for row in own.execute(f"pragma table_info({table})")]) for table in _TABLES}
+        columns = {
+            table: _quote_all([row[1] for row in own.execute(f"pragma table_info({table})")]) for table in _TABLES
+        }
         found = read_database(base, [f"select {columns[table]} from {table} {some}" for table, some in _TABLES.items()])
         for table, rows in zip(_TABLES, found, strict=True):
             marks = ", ".join("?" * (columns[table].count(",") + 1))
@@ -78,7 +80,7 @@ def fork_models(base: Settings, trial: Settings, database: Path) -> dict[str, in
     return models
 
 
-def _listed(columns: Sequence[str]) -> str:
+def _quote_all(columns: Sequence[str]) -> str:
     return ", ".join(f'"{column}"' for column in columns)
 
 

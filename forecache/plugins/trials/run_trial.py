@@ -61,7 +61,7 @@ def open_trial(
         yield TrialRun(settings, known or fork(base, name))
 
 
-class _Look(ProcessRun):
+class _ComputeLook(ProcessRun):
     """A look for what would be computed: what only follows from it, as publishing does, is not looked at."""
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
@@ -75,7 +75,7 @@ class _Look(ProcessRun):
 
 def differs(settings: Settings, name: str, nights: Nights) -> bool:
     """Tell if a nightly run of a pipeline would compute anything in a trial, and not only read it."""
-    look = _Look(settings)
+    look = _ComputeLook(settings)
     with only_look():
         try:
             run_jobs(settings, RunRequest([name], nights=nights), lambda: nullcontext(ProcessExecutor(look)))

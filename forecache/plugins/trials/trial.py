@@ -57,7 +57,7 @@ class Trial:
 
 
 def read_trial(trial: Settings) -> Trial | None:
-    """What is noted of a trial in its home; None if there is none yet."""
+    """Read the note of a trial in its home; None if there is none yet."""
     path = trial.home_path / TRIAL_FILE
     try:
         values = json.loads(path.read_text())
