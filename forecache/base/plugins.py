@@ -232,6 +232,11 @@ PLUGINS = {
             "try": ("command:try_pipelines", "Run changed pipelines in a trial, which touches no other environment."),
             "trials": ("command:trials", "Trials of an environment: list, remove."),
         },
+        hooks={
+            "adopt_partitions": "adopt:adopt_partitions",
+            "adopt_table": "adopt:adopt_table",
+            "find_equal_training": "adopt:find_equal_training",
+        },
     ),
     "tune": Plugin(
         commands={"tune": ("command:tune", "Search for better hyperparameters.")},

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from forecache.base.plugins import find_hooks
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, is_looking
@@ -230,6 +231,7 @@ def write_stale_partitions(
         return describe(done.versions, details)
 
     def find(stale: Mapping[date, str]) -> NightsDone:
+        adopt_partitions(stage, table, stale, column=column, seen=seen, progress=progress)
         written = find_committed_partitions(settings, table, column=column, inputs=stale)
         return describe({day: writer.version for day, writer in written.items()})
 
@@ -241,6 +243,20 @@ def write_stale_partitions(
         find=find,
         progress=lambda some, share: progress(f"{about} for {format_nights(some)}", share),
     )
+
+
+def adopt_partitions(
+    stage: Stage, table: str, stale: Mapping[date, str], *, column: str, seen: TableSnapshot, progress: Progress
+) -> None:
+    """Let plug-ins commit dates whose rows were computed elsewhere from the inputs of `stale`; these are then found."""
+    for adopt in find_hooks("adopt_partitions"):
+        adopt(stage, table, stale, column=column, seen=seen, progress=progress)
+
+
+def adopt_table(stage: Stage, table: str, inputs: str, *, progress: Progress) -> StageOutcome | None:
+    """Let plug-ins replace a table by one that was made elsewhere from these inputs; None if none has it."""
+    adopted = (adopt(stage, table, inputs, progress=progress) for adopt in find_hooks("adopt_table"))
+    return next((outcome for outcome in adopted if outcome is not None), None)
 
 
 def partition_rows(settings: Settings, table: str, days: Sequence[date], *, column: str) -> dict[date, int]:

@@ -25,7 +25,7 @@ from forecache.lake.features import require_nights
 from forecache.lake.labelled_rows import NUM_FILES, PLACES, SPLITS, write_labelled_rows
 from forecache.lake.sources import Pins, count_rows, horizon_rows, source_states, state_history
 from forecache.lake.sql_rows import label_query_frame
-from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, adopt_table, hold_table_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,14 +118,18 @@ def build_training_set(
     require_nights(settings, pipeline, [night], pins=pins)
     dates = as_of_dates(pipeline, night)
     with hold_table_lock(settings, pipeline.training_table, run_id, progress):
+        inputs = _inputs(settings, pipeline, night, dates, pins)
 
         def build() -> StageOutcome:
+            adopted = None if rebuild else adopt_table(stage, pipeline.training_table, inputs, progress=progress)
+            if adopted is not None:
+                return adopted
             progress(f"training set of {pipeline.name} as of {night}", None)
             for warning in find_short_histories(pipeline, dates):
                 progress(warning, None)
             return _build(settings, pipeline, dates, pins=pins, run_id=run_id, progress=progress)
 
-        row, skipped = stage.run_once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
+        row, skipped = stage.run_once(inputs, build, rebuild=rebuild)
     return stage.result(
         row.rows, nights=[night], table=row.table, version=row.delta_version, skipped=skipped, details=row.details
     )

@@ -20,7 +20,7 @@ from forecache.kit.delta.tables import table_version
 from forecache.lake.engine import EngineName, decide_engine, num_cores
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.provenance import Stamp
-from forecache.lake.stage_runner import find_stale, format_nights, hold_table_lock
+from forecache.lake.stage_runner import adopt_partitions, find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.model_versions import ModelVersion
@@ -147,6 +147,7 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
         work = ScoringWork(**vars(run), engine=engine, plan=plan, stamp=stamp, seen=seen)
         inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}
+        adopt_partitions(stage, run.table, inputs, column=AS_OF, seen=seen, progress=run.progress)
         written = find_committed_partitions(settings, run.table, column=AS_OF, inputs=inputs)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
         checks = record_committed(work, recorded, written) if recorded else {}

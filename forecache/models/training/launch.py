@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import InputError, NotFoundError
-from forecache.base.plugins import load_hook
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.prices import hourly_price
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
@@ -27,6 +27,7 @@ from forecache.models.tracking.runs import open_training_run, read_run_id
 from forecache.models.training.process import RunLock, TrainingPlan, lock_run, read_events, run_process
 from forecache.models.training.run_files import RunFiles
 from forecache.models.training.spec import LANES, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, checkpoints_of
+from forecache.models.training.taken_over import take_training
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def train(
     with lock_run(settings, spec, run_id=run_id, report=report) as lock:
         row, skipped = stage.run_once(
             inputs,
-            lambda: _train(pipeline, plan, files, lock, night, run_id, progress),
+            lambda: _train(stage, pipeline, plan, files, lock, night, progress),
             usable=lambda _: files.fetch_result(),
         )
     return StageResult(
@@ -225,18 +226,23 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
 
 
 def _train(
+    stage: Stage,
     pipeline: Trainable,
     plan: TrainingPlan,
     files: RunFiles,
     lock: RunLock,
     night: date,
-    run_id: str,
     progress: Progress,
 ) -> StageOutcome:
     settings, spec = files.settings, files.spec
     if not files.fetch_result():
-        spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
-        _run_workers(pipeline, plan, replace(files, spec=spec), lock, night, run_id, progress)
+        equal = (find(stage, spec.inputs, progress=progress) for find in find_hooks("find_equal_training"))
+        there = next(filter(None, equal), None)
+        if there is not None:
+            take_training(files, there, pipeline, lock, night, run_id=stage.run_id)
+        else:
+            spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
+            _run_workers(pipeline, plan, replace(files, spec=spec), lock, night, stage.run_id, progress)
     result = json.loads((spec.folder / RESULT_FILE).read_text())
     cost = cost_record(read_events(spec.folder / METRICS_FILE))
     details = {

@@ -41,7 +41,7 @@ TRAINED_FILE = "trained.json"
 NODES_FILE = "nodes.json"
 """The run of a pipeline that further nodes may join, and its state, in the pipeline's folder."""
 _REFITTED = tuple(f"{REFIT}/{name}" for name in MODEL_FILES.values())
-_RESULT_FILES = (*MODEL_FILES.values(), *_REFITTED, TORCH_FILE, METRICS_FILE, RUN_FILE, SPEC_FILE, RESULT_FILE)
+RESULT_FILES = (*MODEL_FILES.values(), *_REFITTED, TORCH_FILE, METRICS_FILE, RUN_FILE, SPEC_FILE, RESULT_FILE)
 _KEPT_FOLDERS = ("trained", ".leases")
 _SHARE_EVERY_S = 10.0
 
@@ -121,7 +121,7 @@ class RunFiles:
         shared = self.shared_folder
         if shared is None:
             return
-        digests = {name: _digest(self.folder / name) for name in _RESULT_FILES if (self.folder / name).is_file()}
+        digests = {name: _digest(self.folder / name) for name in RESULT_FILES if (self.folder / name).is_file()}
         for name, digest in digests.items():
             if shared.size(_shared_name(name, digest)) is None:
                 shared.upload(self.folder / name, _shared_name(name, digest))

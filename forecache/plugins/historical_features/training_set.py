@@ -22,7 +22,7 @@ from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import view_inputs
 from forecache.lake.labelled_rows import SPLITS
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
-from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, adopt_table, hold_table_lock
 from forecache.lake.training_set import STAGE
 from forecache.operations.release import record_requests
 from forecache.plugins.historical_features.requests import logged_state, request_days, request_rows, span_of
@@ -103,12 +103,15 @@ def build_examples(
     for source in realtime.trained_examples.sources:
         require_delivered(settings, source, [night], pins=pins)
     with hold_table_lock(settings, realtime.training_table, run_id, progress):
+        inputs = examples_inputs(settings, realtime, night, days, pins)
 
         def build() -> StageOutcome:
+            adopted = None if rebuild else adopt_table(stage, realtime.training_table, inputs, progress=progress)
+            if adopted is not None:
+                return adopted
             progress(f"training set of {realtime.name} as of {night}", None)
             return _build(settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
 
-        inputs = examples_inputs(settings, realtime, night, days, pins)
         row, skipped = stage.run_once(inputs, build, rebuild=rebuild)
     return stage.result(
         row.rows, nights=[night], table=row.table, version=row.delta_version, skipped=skipped, details=row.details

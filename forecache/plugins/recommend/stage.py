@@ -22,7 +22,7 @@ from forecache.kit.delta.writers import new_folder
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.lake.sources import Pins, require_delivered, source_state
-from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, adopt_partitions, hold_table_lock
 from forecache.plugins.recommend.evaluation.gate import first_test_day, judge
 from forecache.plugins.recommend.filters import Filters, available_items
 from forecache.plugins.recommend.interactions import Interactions, read_interactions
@@ -223,6 +223,9 @@ def recommend(
             return {day: done}
 
         def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
+            for each in reversed(recommender.tables):  # its own table last, as in a run
+                seen = tables.seen[each.name]
+                adopt_partitions(stage, each.prediction_table, stale, column=AS_OF, seen=seen, progress=progress)
             found = tables.find_done(dict(stale))
             about = {"source_table": source.raw_table}
             return {n: replace(done, details={**about, "source_version": versions[n]}) for n, done in found.items()}

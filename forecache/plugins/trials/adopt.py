@@ -1,0 +1,192 @@
+"""Taking over from a trial what it has computed from equal inputs: rows of a date, a training set, a training.
+
+A run asks for it just before it would compute. Rows are read and counted first, and then committed by the run's own
+commit with its own inputs, so a kill at any instant leaves what a kill of the run would leave. Data files are hard
+links to those of the trial.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from forecache.base.errors import DamagedError
+from forecache.base.results import Progress
+from forecache.kit.delta.errors import open_data_file
+from forecache.kit.delta.files import DataFile, describe_file, new_path, place_of
+from forecache.kit.delta.log import active_files, group_by_partition, open_if_exists
+from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
+from forecache.kit.delta.tables import commit_partitions, replace_table
+from forecache.kit.delta.writers import new_folder
+from forecache.lake.ledger import StageRecord, last_record, last_records
+from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
+from forecache.models.training.spec import RESULT_FILE
+from forecache.plugins.trials.equal_work import OTHER_WORK, Numbers, OtherSide, other_sides
+from forecache.scoring.tasks.prediction_file import open_output
+
+
+def adopt_partitions(
+    stage: Stage,
+    table: str,
+    stale: Mapping[date, str],
+    *,
+    column: str,
+    seen: TableSnapshot,
+    progress: Progress,
+) -> None:
+    """Commit the rows of dates that a trial has computed from equal inputs; the caller finds and records them.
+
+    `stale` are the inputs of the dates, `seen` the table before they were read. ConflictError if another run wrote one
+    of the dates from other inputs meanwhile.
+    """
+    left = dict(stale)
+    for side in other_sides(stage.settings) if left else ():
+        records = {n: row for n, row in last_records(side.trial, stage.name, stage.subject, nights=left).items() if n}
+        found: dict[date, StageRecord] = {}
+        for night, row in records.items():
+            if night in left and side.is_own(row):
+                why = side.find_difference(row.inputs, left[night], night)
+                _report_moved(stage, side, why, progress, f" for {night}")
+                found |= {} if why else {night: row}
+        done = _commit_partitions(side, stage, table, found, left, column, seen) if found else []
+        if done:
+            _report(stage, side, progress, f" for {format_nights(done)}")
+        left = {night: inputs for night, inputs in left.items() if night not in done}
+
+
+def _commit_partitions(
+    side: OtherSide,
+    stage: Stage,
+    table: str,
+    records: Mapping[date, StageRecord],
+    wanted: Mapping[date, str],
+    column: str,
+    seen: TableSnapshot,
+) -> list[date]:
+    """Commit the trial's files of some dates; returns the dates whose rows there are still those of the records."""
+    theirs = {night: row.inputs for night, row in records.items()}
+    whole = find_committed_partitions(side.trial, table, column=column, inputs=theirs)
+    delta = open_if_exists(side.trial, table)
+    if delta is None or not whole:
+        return []
+    by_date, files, done = group_by_partition(active_files(delta), column), list[DataFile](), list[date]()
+    for night in sorted(whole):
+        numbers = side.renumber(theirs[night], wanted[night])
+        taken = _take_files(side, table, by_date.get(night.isoformat(), []), numbers)
+        if taken is not None:
+            files += taken
+            done.append(night)
+    if done:
+        inputs = {night: wanted[night] for night in done}
+        written = (delta.schema(), files)
+        commit_partitions(
+            written, stage.settings, table, column=column, values=done, seen=seen, inputs=inputs, run_id=stage.run_id
+        )
+    return done
+
+
+def adopt_table(stage: Stage, table: str, inputs: str, *, progress: Progress) -> StageOutcome | None:
+    """Replace a table by that of a trial that has made it from equal inputs; None if there is none."""
+    for side in other_sides(stage.settings):
+        theirs = _find_equal(side, stage, inputs, progress)
+        delta = None if theirs is None else open_if_exists(side.trial, table, version=theirs.delta_version)
+        files = None if delta is None else _take_files(side, table, active_files(delta), {})
+        if theirs is None or delta is None or files is None or sum(file.rows for file in files) != theirs.rows:
+            continue
+        version = replace_table(stage.settings, table, delta.schema(), files, run_id=stage.run_id)
+        _report(stage, side, progress)
+        return StageOutcome(theirs.rows, dict(theirs.details), table, version)
+    return None
+
+
+def find_equal_training(stage: Stage, inputs: str, *, progress: Progress) -> Path | None:
+    """The folder of a trial's training from equal inputs; None if there is none."""
+    for side in other_sides(stage.settings):
+        theirs = _find_equal(side, stage, inputs, progress)
+        if theirs is not None:
+            folder = side.trial.training_path / stage.subject / Path(theirs.details["run_dir"]).name
+            if (folder / RESULT_FILE).is_file():
+                _report(stage, side, progress)
+                return folder
+    return None
+
+
+def _find_equal(side: OtherSide, stage: Stage, inputs: str, progress: Progress) -> StageRecord | None:
+    """The trial's own last record of a stage without dates, if its inputs are equal."""
+    row = last_record(side.trial, stage.name, stage.subject)
+    if row is None or not side.is_own(row):
+        return None
+    why = side.find_difference(row.inputs, inputs, None)
+    _report_moved(stage, side, why, progress)
+    return None if why else row
+
+
+def _report(stage: Stage, side: OtherSide, progress: Progress, dates: str = "") -> None:
+    progress(f"{stage.name} of {stage.subject}{dates}: taken over from {side.name}, which had equal inputs", None)
+
+
+def _report_moved(stage: Stage, side: OtherSide, why: str, progress: Progress, dates: str = "") -> None:
+    if why and why != OTHER_WORK:
+        progress(f"{stage.name} of {stage.subject}{dates} is computed: {side.name} did it, but {why}", None)
+
+
+def _take_files(
+    side: OtherSide, table: str, files: Sequence[DataFile], numbers: Mapping[str, Numbers]
+) -> list[DataFile] | None:
+    """Read a trial's files whole, and link them into the table's folder, or write them again with the numbers of
+    versions here; None if one cannot be read, or has a version that is not known here."""
+    source, target = place_of(side.trial, table), place_of(side.base, table)
+    theirs, ours, folder = source.open(), target.open(), new_folder()
+    found = []
+    for place, file in enumerate(files):
+        path = new_path(folder, file.partition, number=place)
+        try:
+            differs = _compare_numbers(theirs, file, table, numbers)
+        except (DamagedError, FileNotFoundError):
+            return None
+        if differs is None:
+            return None
+        if differs:
+            _write_renumbered(theirs, ours, file.path, path, table, numbers)
+        else:
+            linked = Path(target.uri) / path
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            os.link(Path(source.uri) / file.path, linked)
+        described = describe_file(ours, path, ours.get_file_info(path).size)
+        assert described is not None, path
+        found.append(described)
+    return found
+
+
+def _compare_numbers(filesystem: Any, file: DataFile, table: str, numbers: Mapping[str, Numbers]) -> bool | None:
+    """Read a file whole; tell if a number of a version is another one here, None if it is not known here."""
+    differs, rows = False, 0
+    with open_data_file(filesystem, file.path, table) as opened:
+        for batch in pq.ParquetFile(opened).iter_batches(use_threads=False):
+            rows += len(batch)
+            for name in numbers.keys() & set(batch.schema.names):
+                some = numbers[name].differ(pc.unique(batch.column(name)).to_pylist())
+                if some is None:
+                    return None
+                differs |= some
+    if rows != file.rows:
+        raise DamagedError(f"{file.path} has {rows} rows, and the log of {table!r} says {file.rows}.")
+    return differs
+
+
+def _write_renumbered(theirs: Any, ours: Any, path: str, new: str, table: str, numbers: Mapping[str, Numbers]) -> None:
+    with open_data_file(theirs, path, table) as opened:
+        parquet = pq.ParquetFile(opened)
+        with open_output(ours, new, parquet.schema_arrow) as output:
+            for batch in parquet.iter_batches(use_threads=False):
+                for name in numbers.keys() & set(batch.schema.names):
+                    place, column = batch.schema.get_field_index(name), batch.column(name)
+                    here = pa.scalar(numbers[name].here, column.type)
+                    column = pc.if_else(pc.equal(column, numbers[name].there), here, column)
+                    batch = batch.set_column(place, batch.schema.field(name), column)
+                output.write(batch)

@@ -1,0 +1,66 @@
+"""Runs of a changed project in an installation beside its trial, in processes of their own."""
+
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from dying import dies_at
+from try_job import DAYS, use_project
+
+from forecache.base.steps import lake_step
+
+COMPUTED = ("features", "training_set", "train", "score")
+
+
+@dataclass
+class Ran:
+    """What a run did: stages that computed, those whose work was taken over, and all that it said."""
+
+    worked: list[str] = field(default_factory=list)
+    taken_over: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    feature_version: int = -1
+
+    @property
+    def computed(self) -> list[str]:
+        return sorted({each for each in self.worked if each.split()[0] in COMPUTED} - set(self.taken_over))
+
+
+def run_and_tell(start: Any, project: Path, home: Path, job: str) -> Ran:
+    ours, theirs = get_context("fork").Pipe()
+    process = start(_run, project, home, job, theirs)
+    found: Ran = ours.recv()
+    process.join(300)
+    assert process.exitcode == 0
+    return found
+
+
+def _run(project: Path, home: Path, job: str, told: Any) -> None:
+    from forecache.lake.ledger import last_record
+    from forecache.runs import RunRequest, run_in_process
+
+    settings, ran = use_project(project, home), Ran()
+
+    def note(message: str, share: float | None = None) -> None:
+        ran.said.append(message)
+        what, taken, _ = message.partition(": taken over from ")
+        if taken:
+            stage, _, subject = what.partition(" of ")
+            ran.taken_over.append(f"{stage} {subject.partition(' for ')[0]}")
+
+    asked = RunRequest(["spend"], nights=(DAYS[-1], DAYS[-1]), job=job)  # type: ignore[arg-type]
+    results = run_in_process(settings, asked, progress=note)
+    ran.worked = [f"{each.stage} {each.subject}" for each in results if not each.skipped]
+    ran.taken_over = sorted(set(ran.taken_over) - {"tiles customer"})
+    row = last_record(settings, "features", "spend", DAYS[-1])
+    ran.feature_version = -1 if row is None else row.delta_version
+    told.send(ran)
+
+
+def run_until(project: Path, home: Path, step: str) -> None:
+    """Run the nightly job, and die at a step of a commit to the lake."""
+    from forecache.runs import RunRequest, run_in_process
+
+    lake_step.on_step = dies_at(step)
+    run_in_process(use_project(project, home), RunRequest(["spend"], nights=(DAYS[-1], DAYS[-1])))
