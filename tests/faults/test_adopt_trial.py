@@ -14,6 +14,7 @@ from warm import start
 
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.kit.delta.tables import open_table
+from forecache.models.tracking.client import connect_mlflow
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 FEATURE = ("count(*) AS purchases", "count(*) * 2 AS purchases")
@@ -69,7 +70,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Sides:
 @pytest.fixture
 def sides(made: Sides, tmp_path: Path) -> Sides:
     shutil.copytree(made.folder, tmp_path / "sides")
-    return Sides(tmp_path / "sides")
+    found = Sides(tmp_path / "sides")
+    connect_mlflow(trial_settings(found.settings, "change"))  # its paths are those of the copy from now on
+    return found
 
 
 def test_a_changed_feature_is_computed_in_the_trial_alone(sides: Sides) -> None:
