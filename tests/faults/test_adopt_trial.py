@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adopt_job import Ran, run_and_tell, run_until
+from adopt_job import Ran, run_and_tell, run_date, run_until
 from try_job import DAYS, contents, copy_project, land_sales, run_from_nothing, try_full
 from warm import start
 
@@ -46,8 +46,8 @@ class Sides:
         copy_project(made.new, before=FEATURE[0], after=FEATURE[1])
         for project, home in ((made.old, made.home), (made.new, made.truth.home_path)):
             land_sales(home / "landing")
-            end(start(run_from_nothing, project, home))
-        end(start(try_full, made.new, made.home, "change"))
+            end(start(run_from_nothing, project, home, {}))
+        end(start(try_full, made.new, made.home, "change", {}))
         return made
 
     def run(self, job: str = "full") -> Ran:
@@ -87,7 +87,7 @@ def test_a_changed_feature_is_computed_in_the_trial_alone(sides: Sides) -> None:
 
 
 def test_rows_name_the_versions_of_the_environment_if_other_dates_were_run_in_between(sides: Sides) -> None:
-    end(start(run_from_nothing, sides.old, sides.home, DAYS[-1] - timedelta(days=1)))
+    end(start(run_date, sides.old, sides.home, DAYS[-1] - timedelta(days=1)))
     ran = sides.run()
     assert ran.computed == []
     rows = [row for row in rows_of(sides.settings, "predictions_spend") if row["as_of"] == DAYS[-1]]

@@ -1,6 +1,7 @@
 """Runs of a changed project in an installation beside its trial, in processes of their own."""
 
 from dataclasses import dataclass, field
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def _run(project: Path, home: Path, job: str, told: Any) -> None:
     row = last_record(settings, "features", "spend", DAYS[-1])
     ran.feature_version = -1 if row is None else row.delta_version
     told.send(ran)
+
+
+def run_date(project: Path, home: Path, night: date) -> None:
+    """Run the nightly job for a date."""
+    from forecache.runs import RunRequest, run_in_process
+
+    run_in_process(use_project(project, home), RunRequest(["spend"], nights=(night, night)))
 
 
 def run_until(project: Path, home: Path, step: str) -> None:
