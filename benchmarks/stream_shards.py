@@ -24,7 +24,8 @@ from _stream.broker import Broker
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
-from forecache.stream.engine.engine import engine_of, tree_cpu_s
+from forecache.kit.process.usage import tree_cpu_s
+from forecache.stream.engine.engine import engine_of
 from forecache.stream.kafka.client import produce
 from forecache.stream.state import StreamState, read_state
 from forecache.stream.table.schema import shards_of

@@ -137,7 +137,7 @@ def reason_without_orchestrator(settings: Settings, request: RunRequest) -> str:
     nightly, sources = read_project(settings).nightly, {*request.sources}
     of_sources = (each for each in nightly.values() if sources & {source.name for source in each.all_sources})
     chosen = [*(load_nightly(settings, name) for name in request.pipelines), *of_sources]
-    jobs = ((each, _choose_job(settings, each, request.job)) for each in chosen)
+    jobs = ((each, choose_job(settings, each, request.job)) for each in chosen)
     if settings.engine == "spark" or any(_find_spark_functions(each, job) for each, job in jobs):
         return ""
     return "no stage needs Spark"
@@ -201,7 +201,7 @@ def run_jobs(
     spans: dict[str, Nights] = {}
     for declared in chosen if request.job != "ingest" else ():
         with _collect_error(failures, declared.name):
-            spans[declared.name] = _as_of_span(declared, request.nights)
+            spans[declared.name] = as_of_span(declared, request.nights)
     num_chosen = len(chosen) + len(landed)
     if len(failures) < num_chosen:
         with open_executor() as executor:
@@ -231,7 +231,7 @@ def _run_all(
             days = request.nights if is_asked else None
             _ingest_source(settings, executor, source, days=days, rebuild=request.rebuild and is_asked)
     failures.update({source.name: unread[source.name] for source in landed if source.name in unread})
-    for source in _follow_up_sources(settings, chosen):
+    for source in find_follow_up_sources(settings, chosen):
         if source.name not in own:
             with _collect_error(failures, source.name):
                 _ingest_source(settings, executor, source, days=None)
@@ -241,11 +241,11 @@ def _run_all(
             if lacking:
                 raise lacking[0]
             if declared.name in spans:
-                job = _choose_job(settings, declared, request.job)
+                job = choose_job(settings, declared, request.job)
                 executor.run(declared, job, spans[declared.name], rebuild=request.rebuild)
 
 
-def _follow_up_sources(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
+def find_follow_up_sources(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
     """The landed sources of what follows some declarations, such as the addresses of mailings."""
     names = {declared.name for declared in chosen}
     follow_ups = read_project(settings).follow_ups
@@ -278,7 +278,7 @@ def _ingest_source(
         executor.ingest(source, span, landed, rebuild=rebuild)
 
 
-def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
+def choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
     """Choose the job: "nightly" for a declaration without training, "full" for a real-time model without a champion."""
     if not isinstance(declared, (Pipeline, Realtime)) or not declared.is_trained:
         return "nightly"
@@ -287,7 +287,7 @@ def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
     return "nightly" if find_champion(settings, declared) else "full"
 
 
-def _as_of_span(declared: ScheduledDeclaration, nights: Nights | None) -> Nights:
+def as_of_span(declared: ScheduledDeclaration, nights: Nights | None) -> Nights:
     """First and last of the requested as-of dates; by default the newest one."""
     newest = newest_as_of(declared)
     return as_of_range(declared, *(nights or (newest, newest)))

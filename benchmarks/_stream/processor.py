@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from forecache.stream.engine.engine import tree_cpu_s
+from forecache.kit.process.usage import tree_cpu_s
 
 ENGINE, TAILER, READER, BROKER = "engine", "tailer", "reader", "broker"
 PROCESSES = {

@@ -20,7 +20,14 @@ _look: _Look | None = None
 
 
 class WorkNeeded(BaseException):
-    """Raised in place of work by a process that only looks; like an interrupt, it is no `Exception` to be handled."""
+    """Raised in place of work by a process that only looks; like an interrupt, it is no `Exception` to be handled.
+
+    `stale` has what is to be done, if the work is a stage's.
+    """
+
+    def __init__(self, what: str, stale: Any = None) -> None:
+        super().__init__(what)
+        self.stale = stale
 
 
 @contextmanager
@@ -55,11 +62,11 @@ def look_once(key: Hashable, read: Callable[[], _T]) -> _T:
     return found
 
 
-def begin_work(what: str) -> None:
-    """Go on to write something; raises `WorkNeeded` in a process that only looks."""
+def begin_work(what: str, *, stale: Any = None) -> None:
+    """Go on to write something; raises `WorkNeeded`, with `stale`, in a process that only looks."""
     if _look is not None:
         _look.has_work = True
-        raise WorkNeeded(what)
+        raise WorkNeeded(what, stale)
 
 
 class Steps:

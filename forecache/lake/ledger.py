@@ -6,15 +6,17 @@ commit and not of the newest time, as the clocks of two machines may differ.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from functools import cached_property
+from operator import eq, ge, le
 from typing import Any
 
 from forecache.base.code_version import code_version
 from forecache.base.settings import Settings
-from forecache.base.steps import begin_work, look_once
+from forecache.base.steps import begin_work, is_looking, look_once
+from forecache.lake.definitions import keep_definitions
 
 LEDGER_TABLE = "stage_ledger"
 
@@ -83,6 +85,7 @@ def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     append_to_small_table(
         settings, LEDGER_TABLE, schema, lambda newest: [{**row, "commit_version": newest + 1} for row in rows]
     )
+    keep_definitions(settings, (row.inputs for row in records))
 
 
 def last_records(
@@ -151,7 +154,29 @@ def _read_records(
 ) -> list[StageRecord]:
     """The rows that meet the filters, the latest last; with `only_last` that one alone."""
     key = (settings.lake_uri, str(filters), only_last)
-    return look_once(key, lambda: _parse_records(settings, filters, only_last=only_last))
+    found = look_once(key, lambda: _parse_records(settings, filters, only_last=only_last))
+    assumed = [row for row in _assumed_records(settings) if all(_meets(row, each) for each in filters)]
+    return [*(() if only_last and assumed else found), *(assumed[-1:] if only_last else assumed)]
+
+
+def assume_records(settings: Settings, records: Iterable[StageRecord]) -> None:
+    """Let reads of a process that only looks also return these rows, as the latest: work that it has found."""
+    assert is_looking()
+    _assumed_records(settings).extend(records)
+
+
+def _assumed_records(settings: Settings) -> list[StageRecord]:
+    return look_once(("assumed", settings.lake_uri), list[StageRecord])
+
+
+def _meets(row: StageRecord, condition: tuple[str, str, Any]) -> bool:
+    name, comparison, wanted = condition
+    value = getattr(row, name)
+    if comparison == "in":
+        return value in wanted
+    if value is None:
+        return False
+    return bool({"=": eq, ">=": ge, "<=": le}[comparison](value, wanted))
 
 
 def _parse_records(settings: Settings, filters: list[tuple[str, str, Any]], *, only_last: bool) -> list[StageRecord]:

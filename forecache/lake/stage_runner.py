@@ -13,6 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forecache.base.plugins import find_hooks
+from forecache.base.prices import core_cost
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, is_looking
@@ -22,6 +23,7 @@ from forecache.kit.delta.partitions import TableSnapshot, find_committed_partiti
 from forecache.kit.delta.tables import commit_partitions, open_table
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease, local_lease
+from forecache.kit.process.usage import CpuMeter, peak_memory_bytes
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Stage:
     subject: str
     run_id: str = ""
     started: float = field(default_factory=time.perf_counter, compare=False)
+    meter: CpuMeter = field(default_factory=CpuMeter, compare=False, repr=False)
 
     def result(
         self,
@@ -84,7 +87,7 @@ class Stage:
         known = last_record(self.settings, self.name, self.subject, night)
         if known is not None and not rebuild and known.inputs == inputs and usable(known):
             return known, True
-        begin_work(f"{self.name} of {self.subject}")
+        begin_work(f"{self.name} of {self.subject}", stale=StaleWork(self, {night: inputs}, {night: known}))
         started = time.perf_counter()
         done = work()
         return self.record({night: done}, {night: inputs}, time.perf_counter() - started)[night], False
@@ -110,7 +113,8 @@ class Stage:
         before = last_records(self.settings, self.name, self.subject, nights=inputs)
         pending = find_stale(inputs, before, rebuild=inputs if rebuild else ())
         if pending:
-            begin_work(f"{self.name} of {self.subject} for {format_nights(pending)}")
+            stale = StaleWork(self, {night: inputs[night] for night in pending}, before)
+            begin_work(f"{self.name} of {self.subject} for {format_nights(pending)}", stale=stale)
         records = {night: before[night] for night in inputs if night not in pending}
         if find is not None and not rebuild:
             records |= self.record(find({night: inputs[night] for night in pending}), inputs, 0.0)
@@ -129,14 +133,19 @@ class Stage:
         news = {
             night: done
             for night, done in found.items()
-            if night not in before or (before[night].inputs, before[night].details) != (inputs[night], done.details)
+            if night not in before or not _is_same(before[night], inputs[night], done)
         }
         self.record(news, inputs, seconds * len(news) / max(1, len(found)))
 
     def record(
         self, done: Mapping[_Night, StageOutcome], inputs: Mapping[_Night, str], seconds: float
     ) -> dict[_Night, StageRecord]:
-        """Append ledger rows for nights that took `seconds` together, or for None of a stage without nights."""
+        """Append ledger rows for nights that took `seconds` together, or for None of a stage without nights.
+
+        Of nights that did work, `details["cost"]` has the core-seconds that they took, and the number of nights that
+        shared them.
+        """
+        costs = self._measure_costs(done, seconds)
         rows = {
             night: StageRecord(
                 self.name,
@@ -147,13 +156,37 @@ class Stage:
                 each.delta_version,
                 each.rows,
                 seconds / len(done) if each.seconds is None else each.seconds,
-                each.details,
+                {**each.details, "cost": {**each.details.get("cost", {}), **costs[night]}} if costs else each.details,
                 run_id=self.run_id,
             )
             for night, each in done.items()
         }
         append_records(self.settings, list(rows.values()))
         return rows
+
+    def _measure_costs(self, done: Mapping[_Night, StageOutcome], seconds: float) -> dict[_Night, dict[str, Any]]:
+        """By night its share of what was used since the last record; {} if the nights did no work."""
+        took_s = {night: seconds / len(done) if each.seconds is None else each.seconds for night, each in done.items()}
+        total_s = sum(took_s.values())
+        if not total_s:
+            return {}
+        core_s, more = self.meter.take_s(), {"nights": len(done), "peak_bytes": peak_memory_bytes()}
+        shares = {night: core_s * own_s / total_s for night, own_s in took_s.items()}
+        return {night: {**core_cost(self.settings, share), **more} for night, share in shares.items()}
+
+
+@dataclass(frozen=True)
+class StaleWork:
+    """The work that a process finds if it only looks: the inputs of what is to do, and the last records."""
+
+    stage: Stage
+    inputs: Mapping[Any, str]  # by as-of date; None: of a stage without as-of dates
+    before: Mapping[Any, StageRecord | None]
+
+
+def _is_same(before: StageRecord, inputs: str, done: StageOutcome) -> bool:
+    found = {name: value for name, value in before.details.items() if name != "cost"}
+    return (before.inputs, found) == (inputs, done.details)
 
 
 def find_stale(

@@ -17,8 +17,9 @@ from forecache.declare.loading import read_project
 from forecache.declare.served import PluginTable, require_published
 from forecache.lake.feature_rows import code_of
 from forecache.lake.features import STAGE as BUILT
-from forecache.lake.ledger import StageRecord, append_records, last_record, last_records, newest_record
+from forecache.lake.ledger import last_record, last_records, newest_record
 from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions
 from forecache.operations.kept_contracts import hand_over_contract
 from forecache.operations.rollback import recover_interrupted
@@ -65,6 +66,7 @@ def publish_night(
             _require_passed(settings, pipeline, source)
         approve(source)
 
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     require_published(pipeline)
     _declare_layer(settings, pipeline)
     if isinstance(pipeline, FeatureView):
@@ -74,7 +76,7 @@ def publish_night(
     result = publish(settings, pipeline, night=night, full=full, replace_remote=replace_remote, run_id=run_id,
                      progress=progress, approve=check_source)  # fmt: skip
     if not result.skipped:
-        _record_publish(settings, result, run_id=run_id)
+        _record_publish(stage, result)
     return result
 
 
@@ -161,13 +163,12 @@ def _require_passed(settings: Settings, declared: Served, source: NightSource) -
     require_passed(settings, declared.served_table, source.night, state=state, drift=blocking)
 
 
-def _record_publish(settings: Settings, result: StageResult, *, run_id: str) -> None:
+def _record_publish(stage: Stage, result: StageResult) -> None:
     """Record the time that a publish took; the manifest describes what it published."""
     [night] = result.nights
-    row = StageRecord(STAGE, result.subject, night, "", "", -1, result.rows, result.seconds,
-                      {"version": result.details["version"]}, run_id=run_id)  # fmt: skip
+    done = StageOutcome(result.rows, {"version": result.details["version"]})
     try:
-        append_records(settings, [row])
+        stage.record({night: done}, {night: ""}, result.seconds)
     except Exception as error:  # noqa: BLE001  # the version is served, and a failure would say that it is not
         logger.warning("What publishing %s took was not recorded: %s", result.subject, error)
 

@@ -16,7 +16,8 @@ from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.installation import open_state
-from forecache.lake.stage_runner import Stage, StageOutcome
+from forecache.lake.ledger import last_record
+from forecache.lake.stage_runner import Stage, StageOutcome, StaleWork
 from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
@@ -77,7 +78,7 @@ def release_model(
         UnavailableError: The lake, or the remote, cannot be reached, or the state in the lake is damaged.
         NotEverywhereError: It is released, but replicas cannot pull it from the remote yet.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, realtime.name, run_id)
     folder = open_releases(settings, realtime.name)
     model = scoring_model(settings, realtime, run_id=run_id)
     _refuse_other_features(realtime, model)
@@ -99,7 +100,8 @@ def release_model(
     why_at_once = "It was asked for." if at_once else immediate_release_reason(folder, realtime, current)
     keep_definitions(settings, realtime, progress=progress if known is None else no_progress)
     if known is None or (known in bad and again):
-        begin_work(f"a release of {realtime.name}")
+        stale = StaleWork(stage, {None: inputs}, {None: last_record(settings, STAGE, realtime.name)})
+        begin_work(f"a release of {realtime.name}", stale=stale)
         number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)
         keep_definitions(settings, realtime)  # a nightly run may have removed one, as no release named it yet
         is_new = True
@@ -109,14 +111,12 @@ def release_model(
     # An earlier champion may be champion again.
     rollout = "" if is_known else start_or_make_current(settings, folder, realtime, number, why_at_once, seen=state)
     result = _release_result(
-        realtime, number, model, started, rollout, skipped=is_known or rollout == UNDER_WAY,
+        realtime, number, model, stage.started, rollout, skipped=is_known or rollout == UNDER_WAY,
         **({"rolled_back": number} if number in bad else {}),
     )  # fmt: skip
     what = "rolled out" if rollout in (BEGUN, UNDER_WAY) else "current"
     if is_new:
-        Stage(settings, STAGE, realtime.name, run_id).record(
-            {None: StageOutcome(0, result.details)}, {None: inputs}, result.seconds
-        )
+        stage.record({None: StageOutcome(0, result.details)}, {None: inputs}, result.seconds)
         progress(f"release {number} of {realtime.name} is {what}", 1.0)
     with lock_releases(folder, action="release"):
         why = f"Champion and declaration are those of release {number} again."

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.partitions import TableSnapshot
 from forecache.kit.delta.tables import open_table
+from forecache.kit.process.usage import CpuMeter
 from forecache.lake.engine import Engine, EngineName
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
@@ -153,11 +154,12 @@ class ScoringRun:
     progress: Progress
     compared_with: str = ""  # the model that this one is compared with, as name@version: another one makes nights stale
     asked_engine: EngineName | None = None  # None: the settings and the number of rows decide
+    meter: CpuMeter = field(default_factory=CpuMeter)
     details: Details = lambda night: {}  # further details of a night's record, made when the night is committed
 
     @property
     def ledger(self) -> Stage:
-        return Stage(self.settings, self.stage, self.pipeline.name, self.run_id)
+        return Stage(self.settings, self.stage, self.pipeline.name, self.run_id, meter=self.meter)
 
 
 @dataclass(frozen=True, kw_only=True)

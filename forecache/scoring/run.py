@@ -20,7 +20,7 @@ from forecache.kit.delta.tables import table_version
 from forecache.lake.engine import EngineName, decide_engine, num_cores
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.provenance import Stamp
-from forecache.lake.stage_runner import adopt_partitions, find_stale, format_nights, hold_table_lock
+from forecache.lake.stage_runner import StaleWork, adopt_partitions, find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.model_versions import ModelVersion
@@ -138,7 +138,8 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     if model.gate != "none" and not pipeline.is_trained:
         outcome["judged"] = {"accepted": model.gate == "passed", "reason": model.tags["gate_reason"]}
     if pending:
-        begin_work(f"{run.stage} of {pipeline.name} for {format_nights(to_do)}")
+        stale = StaleWork(stage, {night.night: night.inputs for night in pending}, before)
+        begin_work(f"{run.stage} of {pipeline.name} for {format_nights(to_do)}", stale=stale)
         before = last_records(settings, run.stage, pipeline.name)
         plan, num_rows = plan_model(settings, pipeline, model), sum(night.rows for night in pending)
         is_serial = plan.spec.runtime == "pyfunc"

@@ -20,7 +20,7 @@ from _stream import nights, processor, report, spoiled, swaps  # noqa: E402
 from _stream.traffic import HOT_SHARE, Traffic, Truth  # noqa: E402
 from _stream.watched import Watched  # noqa: E402
 
-from forecache.stream.engine.engine import tree_cpu_s  # noqa: E402
+from forecache.kit.process.usage import tree_cpu_s  # noqa: E402
 
 MACHINE = {
     "commit": "a", "dirty": False, "at": "2026-11-27T11:18:00+00:00", "processor": "x", "cores": 2, "busy_share": 0.0,

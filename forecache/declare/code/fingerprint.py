@@ -252,4 +252,15 @@ def fingerprint(**declared: Any) -> str:
     digest = hashlib.sha256(described.encode())
     for piece in sorted(reach.pieces.items()):
         digest.update("\0".join(("", *piece)).encode())
-    return digest.hexdigest()[:16]
+    made = digest.hexdigest()[:16]
+    _declared[made] = declared
+    return made
+
+
+_declared: dict[str, Mapping[str, Any]] = {}
+"""The values that this process has made a fingerprint of."""
+
+
+def find_declared(made: str) -> Mapping[str, Any] | None:
+    """The values of a fingerprint that this process has made; None for any other text."""
+    return _declared.get(made)

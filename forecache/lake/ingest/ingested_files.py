@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from forecache.base.errors import InputError, NotYetError
 from forecache.base.settings import Settings
-from forecache.base.steps import look_once
+from forecache.base.steps import is_looking, look_once
 from forecache.declare import Source, Static, StreamDay
 from forecache.kit.delta.commit import Change, TableState, commit
 from forecache.kit.delta.small_tables import prepare_upsert, read_small_table, row_schema, small_table_target
@@ -56,6 +56,13 @@ def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
         return [IngestedFile(**row) for row in sorted(rows, key=itemgetter("ingested_at", "file"))]
 
     return look_once((FILES_TABLE, settings.lake_uri, source.name), read)
+
+
+def assume_ingested(settings: Settings, source: Source, files: Iterable[IngestedFile]) -> None:
+    """Let a process that only looks find these files as ingested, in place of those of the same names."""
+    assert is_looking()
+    known, new = ingested_files(settings, source), {file.file: file for file in files}
+    known[:] = [*(file for file in known if file.file not in new), *new.values()]
 
 
 def record_files(

@@ -187,13 +187,13 @@ def reconcile_days(
     settings: Settings, source: Source, days: Collection[date], *, files: Sequence[IngestedFile], run_id: str = ""
 ) -> dict[date, Reconciliation]:
     """Reconcile days with the present raw and quarantine tables, and record each verdict that is new."""
-    started = time.perf_counter()
-    found = reconcile(settings, source, days, ingested=files)
     table = source.raw_table
+    stage = Stage(settings, RECONCILE, table, run_id)
+    found = reconcile(settings, source, days, ingested=files)
     done = {
         day: StageOutcome(outcome.landing, {"success": outcome.success, "sentence": outcome.sentence}, table)
         for day, outcome in found.items()
     }
     states = row_states(source, day_counts(files, days))
-    Stage(settings, RECONCILE, table, run_id).record_changes(states, done, time.perf_counter() - started)
+    stage.record_changes(states, done, time.perf_counter() - stage.started)
     return found

@@ -154,7 +154,7 @@ def register_trained_model(
     Returns:
         `rows` of the test split; `details`: model_version, mlflow_run_id, model_uri, metrics, baseline (by split).
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     connect_mlflow(settings)
     inputs = f"{training.details['inputs']} weights={training.details['weights_digest'][:16]}"
     name = f"registration/{pipeline.name}"
@@ -178,11 +178,9 @@ def register_trained_model(
         "baseline_feature": evaluation["baseline_feature"],
         **({"refit": evaluation["refit"]} if "refit" in evaluation else {}),
     }
-    seconds, rows = time.perf_counter() - started, evaluation["rows"]["test"]
+    seconds, rows = time.perf_counter() - stage.started, evaluation["rows"]["test"]
     if not skipped:
-        Stage(settings, STAGE, pipeline.name, run_id).record(
-            {None: StageOutcome(rows, details)}, {None: inputs}, seconds
-        )
+        stage.record({None: StageOutcome(rows, details)}, {None: inputs}, seconds)
         progress(f"registered {pipeline.name} version {known.version}", 1.0)
     return StageResult(STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details)
 

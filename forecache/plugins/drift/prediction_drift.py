@@ -200,7 +200,7 @@ def check_drift(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, run_id: str = ""
 ) -> dict[date, DriftReport]:
     """Measure dates, and record reports and counts: a date whose drift blocks is not published."""
-    started = time.perf_counter()
+    stage = Stage(settings, DRIFT_STAGE, pipeline.prediction_table, run_id)
     # Taken before the files are read: they change with rows that are added later.
     digests = partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
     reports = measure_drift(settings, pipeline, nights, digests=digests)
@@ -211,8 +211,7 @@ def check_drift(
         details = {**report.metadata(), "blocks": report.sentence if report.blocks else ""}
         done[night] = StageOutcome(sum(report.counts), details | ({"counted": counted} if counted else {}))
     inputs = {night: f"{digests[night]} {states[night]}" for night in reports}
-    stage = Stage(settings, DRIFT_STAGE, pipeline.prediction_table, run_id)
-    stage.record_changes(inputs, done, time.perf_counter() - started)
+    stage.record_changes(inputs, done, time.perf_counter() - stage.started)
     return reports
 
 

@@ -22,7 +22,7 @@ from forecache.kit.delta.log import active_files
 from forecache.kit.delta.partitions import replace_partitions, take_snapshot
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
-from forecache.lake.ledger import StageRecord, append_records
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.plugins.parity.answer_group import AnswerGroup
 from forecache.plugins.parity.check_stores import StoreCheck, check_store
 from forecache.plugins.parity.replay_result import ParityReport, ReplayResult, result_rows, result_schema
@@ -270,18 +270,15 @@ def check_parity(
     Raises:
         NotFoundError: Nothing of the model was logged.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, name, run_id)
     report = replay_day(settings, name, day, sample=sample, processes=processes, progress=progress)
     version = _write_results(settings, report, run_id)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - stage.started
     details = {**report.details(), "seconds_replay": report.seconds}
     kept = {key: details[key] for key in ("passed", "sentence", "requests", "equal", "differ", "not_recomputed")}
     table, rows = f"{PARITY_TABLE}{name}", report.found.requests
-    append_records(
-        settings,
-        [StageRecord(STAGE, name, report.day, str(report.log_version), table, version, rows, seconds, kept,
-                     run_id=run_id)],
-    )  # fmt: skip
+    done = StageOutcome(rows, kept, table, version)
+    stage.record({report.day: done}, {report.day: str(report.log_version)}, seconds)
     return StageResult(
         stage=STAGE, subject=name, rows=rows, seconds=seconds, nights=(report.day,), table=table,
         delta_version=version, details=details,

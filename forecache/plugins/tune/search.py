@@ -134,7 +134,7 @@ def tune(
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
         failed, parallel, mlflow_run_id, inputs.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     if not isinstance(pipeline.model, TorchModel):
         raise SettingsError(
             f"{pipeline.display_name} has an estimator, but the search tunes networks only.",
@@ -179,12 +179,10 @@ def tune(
         if not is_known:
             search.client.set_terminated(search.parent)
         details = {**search.summary(), "inputs": inputs, "training_version": version}
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - stage.started
         if not is_known:
             held.lease.confirm()
-            Stage(settings, STAGE, pipeline.name, run_id).record(
-                {None: StageOutcome(finished, details)}, {None: inputs}, seconds
-            )
+            stage.record({None: StageOutcome(finished, details)}, {None: inputs}, seconds)
         # A machine may be lost before it has deleted the checkpoints of a trial that has ended.
         if shared is not None and all(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
             held.lease.ensure()

@@ -28,7 +28,8 @@ from forecache.kit.windows.states import TOO_LARGE, MeasureState, as_tiles
 from forecache.lake.engine import Engine, map_in_threads
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.ingest.typed_rows import TYPES
-from forecache.lake.stage_runner import Stage, hold_table_lock, write_stale_partitions
+from forecache.lake.ledger import last_records
+from forecache.lake.stage_runner import Stage, StaleWork, find_stale, hold_table_lock, write_stale_partitions
 from forecache.lake.stored_features import RowBatches
 from forecache.plugins.window_features.key_hashes import KeyHashesByNight, hash_requested_keys
 from forecache.plugins.window_features.tasks import BUCKET, DAY, NightTask, TileTask, split_buckets
@@ -108,6 +109,16 @@ def window_days(view: FeatureView, days: Mapping[date, str], night: date) -> lis
     lengths = [view.longest_window_days, view.num_active_days]
     first = None if None in lengths else night - timedelta(days=max(n for n in lengths if n is not None) - 1)
     return [day for day in days if day <= night and (first is None or day >= first)]
+
+
+def find_stale_tiles(settings: Settings, view: FeatureView, nights: Sequence[date]) -> StaleWork:
+    """Find the days whose tiles the features of some nights need and that are missing or stale."""
+    days, table = day_states(settings, view), view.tile_table
+    inputs = {day: days[day] for day in sorted({day for night in nights for day in window_days(view, days, night)})}
+    before = last_records(settings, STAGE, view.name, nights=inputs)
+    is_missing = take_snapshot(settings, table, DAY).version < 0
+    stale = find_stale(inputs, before, rebuild=inputs if is_missing else ())
+    return StaleWork(Stage(settings, STAGE, view.name), {day: inputs[day] for day in stale}, before)
 
 
 def build_tiles(

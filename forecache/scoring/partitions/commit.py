@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from forecache.base.errors import CheckError
 from forecache.base.hashes import row_hashes
-from forecache.base.prices import core_cost
 from forecache.base.settings import Settings
 from forecache.base.steps import lake_step
 from forecache.declare import AS_OF, Pipeline
@@ -241,7 +240,6 @@ def _record(
                     **work.engine.describe(),
                     "runtime": work.plan.spec.runtime,
                     "checks": checks[night.night],
-                    "cost": core_cost(work.settings, of_a_row * work.cores * night.rows),
                     **({"run": staged.figures.metadata(work.settings)} if staged.figures else {}),
                     **staged.details,
                     **work.details(night.night),

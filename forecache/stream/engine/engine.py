@@ -21,6 +21,7 @@ from forecache.declare import Realtime, Stream
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease
 from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.usage import tree_cpu_s
 from forecache.kit.process.wakes import STREAM_MODELS, STREAM_VIEWS
 from forecache.serve.store import open_remote, open_store, pull
 from forecache.serve.store.remote import push_layer
@@ -42,26 +43,6 @@ _PULL_WAIT_S = 600.0  # for another process of this machine that pulls or publis
 _PROCESSOR_EVERY_S = 5.0
 """Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
 logger = logging.getLogger("forecache.stream")
-
-
-def tree_cpu_s(pid: int) -> float:
-    """Return the CPU seconds (user and system) of a process and its descendants since their start.
-
-    A child that has ended still counts: the kernel adds its time to its parent's when the parent has waited for it. So
-    the difference of two calls is the time that the tree used in between. psutil.NoSuchProcess if it has ended.
-    """
-    import psutil
-
-    root = psutil.Process(pid)
-    total = 0.0
-    # Children first: one that ends meanwhile is then missing, and not counted twice (itself and in its parent).
-    for each in (*reversed(root.children(recursive=True)), root):
-        try:
-            times = each.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return float(total)
 
 
 class StreamFigures:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.declare import RegisteredModel, Trainable
 from forecache.lake.ledger import StageRecord, all_records, append_records
+from forecache.lake.stage_runner import Stage, StaleWork
 from forecache.models.registry.model_versions import ModelVersion, read_version
 from forecache.models.tracking import records
 from forecache.models.tracking.client import connect_mlflow
@@ -141,5 +143,9 @@ def number_model(settings: Settings, subject: str, identity: str, details: Mappi
         for number, row in recorded_models(settings, subject).items():
             if row.inputs == identity:
                 return number
-        append_records(settings, [StageRecord(_STAGE, subject, None, identity, "", -1, 0, 0.0, details, run_id=run_id)])
+        row = StageRecord(_STAGE, subject, None, identity, "", -1, 0, 0.0, details, run_id=run_id)
+        known = all_records(settings, _STAGE, subject)
+        stale = StaleWork(Stage(settings, _STAGE, subject), {None: identity}, {None: known[-1] if known else None})
+        begin_work(f"recording the model {identity}", stale=stale)
+        append_records(settings, [row])
     raise AssertionError(f"The ledger does not show {identity!r}, which was recorded.")
