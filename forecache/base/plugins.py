@@ -135,6 +135,7 @@ PLUGINS = {
         commands={"parity": ("command:parity", "Replay logged answers, to find training-serving skew.")},
         hooks={"orchestration": "orchestration:build_definitions"},
     ),
+    "plan": Plugin(commands={"plan": ("command:plan", "What a run would do, why, and what it would take.")}),
     "protocols": Plugin(
         commands={"release bento": ("write_bento:bento", "Write a BentoML service for a release.")},
         hooks={
@@ -248,6 +249,7 @@ PLUGINS = {
             "window_rows": "nights:window_rows",
             "window_inputs": "nights:window_inputs",
             "write_windows": "nights:write_windows",
+            "find_stale_tiles": "nights:find_stale_tiles",
         }
     ),
 }

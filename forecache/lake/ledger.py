@@ -110,6 +110,11 @@ def last_records_of_stages(
     return found
 
 
+def records_of_subjects(settings: Settings, subjects: Collection[str]) -> list[StageRecord]:
+    """Every row of all stages of some pipelines, sources or tables, the latest last."""
+    return _read_records(settings, [("subject", "in", list(subjects))])
+
+
 def all_records(settings: Settings, stage: str, subject: str) -> list[StageRecord]:
     """Every row of one stage of one pipeline or source, the latest last."""
     return _read_records(settings, [("stage", "=", stage), ("subject", "=", subject)])

@@ -5,6 +5,7 @@ the candidate was trained on. Of a model that was fitted again on all labelled d
 scored, as it has not seen those rows.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.kit.lease import Lease, LeaseLostError
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.alias_moves import (
     describe_move,
     end_challenge,
@@ -56,6 +58,8 @@ from forecache.models.registry.model_versions import (
 from forecache.models.registry.promotions import OtherDecisionError, Promotion, record_promotion
 from forecache.models.tracking.client import connect_mlflow
 
+STAGE = "gate"
+
 
 def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: str, run_id: str = "") -> GateVerdict:
     """Judge a version and move the alias `champion` to it if it passes.
@@ -77,6 +81,7 @@ def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: st
         ConflictError: A rollback or a person's promotion was interrupted; in a folder that machines share, where there
             is no lease, also if it is under way on another one.
     """
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     while True:
         with registry_lock(settings, pipeline.name, action="moving its aliases", run_id=run_id) as lease:
             entries = reconcile_aliases(settings, pipeline, lease)
@@ -106,7 +111,15 @@ def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: st
             except (OtherDecisionError, LeaseLostError):
                 continue
             save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, plots)
-            return verdict
+        _record_verdict(stage, candidate, verdict)
+        return verdict
+
+
+def _record_verdict(stage: Stage, candidate: ModelVersion, verdict: GateVerdict) -> None:
+    """Record what judging took; the verdict itself is kept with the version."""
+    details = {"model_version": candidate.version, "passed": verdict.passed}
+    inputs = f"model={candidate.name}@{candidate.version}"
+    stage.record({None: StageOutcome(0, details)}, {None: inputs}, time.perf_counter() - stage.started)
 
 
 def _judge_candidate(

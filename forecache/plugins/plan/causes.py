@@ -1,0 +1,158 @@
+"""Causes: what differs between the inputs of a stage's last record and those that it has now, in words."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from forecache.base.settings import Settings
+from forecache.declare.code.definition import Definition
+from forecache.lake.definitions import read_definition
+from forecache.lake.stage_runner import StaleWork
+
+_FINGERPRINTED = ("code", "declared", "label", "examples")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_MOST_SHOWN = 6
+
+
+class CauseFinder:
+    """Finds the causes of stale work.
+
+    Attributes:
+        pending: By raw table that a planned stage writes, or feature table, what writes it, in words.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.pending: dict[str, str] = {}
+
+    def find(self, work: StaleWork, *, rebuild: bool = False) -> tuple[str, ...]:
+        """The causes of all dates of some work, each once."""
+        if rebuild:
+            return ("--rebuild asks for it",)
+        found: dict[str, None] = {}
+        compared: set[tuple[str, str]] = set()
+        for day, inputs in work.inputs.items():
+            before = work.before.get(day)
+            if before is None:
+                found["it has not run for this date" if isinstance(day, date) else "it has not run yet"] = None
+            elif (before.inputs, inputs) not in compared:
+                compared.add((before.inputs, inputs))
+                same = "its rows are no longer there" if before.inputs == inputs else ""
+                found |= dict.fromkeys([same] if same else self.compare(before.inputs, inputs))
+        return tuple(found)
+
+    def compare(self, before: str, now: str) -> list[str]:
+        """The differences of two texts of inputs, in words."""
+        if _FINGERPRINT.fullmatch(before) and _FINGERPRINT.fullmatch(now):
+            return self.compare_fingerprints(before, now)
+        old, new = _split_inputs(before), _split_inputs(now)
+        found: list[str] = []
+        for name in dict.fromkeys([*new, *old]):
+            was, comes = old.get(name), new.get(name)
+            if was == comes:
+                continue
+            if name in _FINGERPRINTED and was and comes:
+                found += self.compare_fingerprints(was, comes)
+            elif not (name == "days" and any(each.startswith("raw_") and old.get(each) != new[each] for each in new)):
+                found.append(self._describe_change(name, was, comes))
+        return list(dict.fromkeys(found))
+
+    def _describe_change(self, name: str, was: str | None, comes: str | None) -> str:
+        if comes is not None and name in self.pending:
+            return self.pending[name]
+        if name == "model" and was and comes:
+            (old_name, old), (new_name, new) = was.split("@"), comes.split("@")
+            return f"model {new_name} {old} -> {new}" if old_name == new_name else f"model {was} -> {comes}"
+        if name == "expectations":
+            return "its expectations changed"
+        if name == "rows":
+            return "its rows changed"
+        if name == "dates":
+            return "the splits have other as-of dates"
+        if name == "days":
+            return "the rows of days in its windows changed"
+        if name.endswith("_before"):
+            return f"earlier states of {name.removesuffix('_before')} changed"
+        if was is None or comes is None:
+            return f"{name} is {'new' if was is None else 'gone'}"
+        return f"{name} {was} -> {comes}"
+
+    def compare_fingerprints(self, before: str, now: str) -> list[str]:
+        """The differences of what two fingerprints were made of."""
+        old, new = read_definition(self._settings, before), read_definition(self._settings, now)
+        if old is None or new is None:
+            return ["its code or declaration changed; the lake does not have what it was before"]
+        return compare_definitions(old, new) or ["its code or declaration changed"]
+
+
+def _split_inputs(text: str) -> dict[str, str]:
+    """Parts of a text of inputs by name, such as `raw_sales` of `raw_sales@3` and `code` of `code=...`."""
+    found = {}
+    words = text.split()
+    if len(words) == 2 and _FINGERPRINT.fullmatch(words[1]):  # of a check: the rows, and the expectations
+        return {"rows": words[0], "expectations": words[1]}
+    for word in words:
+        name, sign, value = re.match(r"([^@=]*)([@=]?)(.*)", word).groups()  # type: ignore[union-attr]
+        found[name] = value if sign else word
+    return found
+
+
+def compare_definitions(old: Definition, new: Definition) -> list[str]:
+    """The differences of two definitions: declared values, and pieces of source with a value that reaches each."""
+    found = [*_compare_values(old, new), *_compare_pieces(old, new)]
+    return found if len(found) <= _MOST_SHOWN else [*found[:_MOST_SHOWN], f"{len(found) - _MOST_SHOWN} more changes"]
+
+
+def _compare_values(old: Definition, new: Definition) -> Iterator[str]:
+    added = [path for path in new.values if path not in old.values]
+    gone = [path for path in old.values if path not in new.values]
+    for word, paths, others in (("new", added, old.values), ("gone", gone, new.values)):
+        for path in _shorten(paths, others):
+            whole = (new if word == "new" else old).values.get(path)
+            yield f"`{path}` is {word}" + (f": {whole[0]}" if whole and word == "new" else "")
+    for path, (shown, digest) in new.values.items():
+        if path not in old.values or old.values[path][1] == digest:
+            continue
+        was = old.values[path][0]
+        if shown.startswith(("function ", "class ")):
+            yield f"the {shown} changed (`{path}`)" if shown == was else f"`{path}` {was} -> {shown}"
+        else:
+            yield f"`{path}` changed" if was == shown else f"`{path}` {was} -> {shown}"
+
+
+def _shorten(paths: Sequence[str], others: Iterable[str]) -> list[str]:
+    """The shortest beginnings of paths of which no other path begins so."""
+    taken = {".".join(each.split(".")[:length]) for each in others for length in range(1, each.count(".") + 2)}
+    found: dict[str, None] = {}
+    for path in paths:
+        steps = path.split(".")
+        beginnings = (".".join(steps[: length + 1]) for length in range(len(steps)))
+        found[next((each for each in beginnings if each not in taken), path)] = None
+    return list(found)
+
+
+def _compare_pieces(old: Definition, new: Definition) -> Iterator[str]:
+    for name in dict.fromkeys([*new.pieces, *old.pieces]):
+        if old.pieces.get(name) == new.pieces.get(name):
+            continue
+        reaching = [path for path, names in (new if name in new.pieces else old).reached.items() if name in names]
+        through = f", which `{reaching[0]}` reaches" if reaching else ""
+        yield f"{_describe_piece(name)} {_describe_state(name, old.pieces, new.pieces)}{through}"
+
+
+def _describe_state(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return "changed" if name in old and name in new else "is new" if name in new else "is gone"
+
+
+def _describe_piece(name: str) -> str:
+    module, _, what = name.partition(":")
+    if what == "import":
+        return f"what `{module}` runs when it is imported"
+    if what in ("*", "bytes"):
+        return f"the module `{module}`"
+    if what.endswith(" is"):
+        return f"the value of `{module}:{what.removesuffix(' is')}`"
+    if " = " in what:
+        return f"the import of `{what.partition(' = ')[0]}` in `{module}`"
+    return f"`{name}`"
