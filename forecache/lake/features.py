@@ -49,7 +49,7 @@ def build_features(
         build_view(settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild) for view in pipeline.views
     ]
     if pipeline.is_joined:
-        return _build_joined(settings, pipeline, nights, run_id, progress, rebuild)
+        return build_joined(settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
     return built[0]
 
 
@@ -100,13 +100,14 @@ def build_view(
         )
 
 
-def _build_joined(
+def build_joined(
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
-    run_id: str,
-    progress: Progress,
-    rebuild: bool,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
 ) -> StageResult:
     """Write the features that are joined from the tables of views, for the nights whose views or entities changed."""
     with hold_table_lock(settings, pipeline.feature_table, run_id, progress):

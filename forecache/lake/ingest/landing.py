@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from forecache.base.settings import Settings
-from forecache.base.steps import look_once
+from forecache.base.steps import is_looking, look_once
 from forecache.declare import Source
 from forecache.kit.delta.files import list_entries
 from forecache.lake.ingest.row_count import checksum
@@ -54,6 +54,8 @@ def _list_landing(settings: Settings, source: Source) -> list[LandingFile]:
     from pyarrow import fs
 
     uri = source_uri(settings, source)
+    if "://" not in uri and is_looking() and not Path(uri).is_dir():
+        return []
     if "://" not in uri:
         Path(uri).mkdir(parents=True, exist_ok=True)
     found = list_entries(open_file_system(uri, settings.storage_options), "", recursive=True)

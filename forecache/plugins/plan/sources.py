@@ -60,11 +60,9 @@ def find_source_work(settings: Settings, source: Source) -> SourceWork:
         work.cause = f"{source.raw_table} gets {what}"
         work.stages.append(("ingest", source.name, sorted({*days, *extracted}), (f"{what} not ingested yet",), rows))
         version = table_version(settings, source.raw_table) + 1 if table_exists(settings, source.raw_table) else 0
-        new = [
-            _assumed_file(source, file.name, file.day, file.size_bytes, file.modified_at, version) for file in chosen
-        ]
         now = datetime.now(timezone.utc)
-        new += [_assumed_file(source, f"extracted-{day}", day, 0, now, version) for day in extracted]
+        to_come = [LandingFile(f"extracted-{day}", day, 0, now) for day in extracted]
+        new = [_assume_file(source, file, version) for file in (*chosen, *to_come)]
         assume_ingested(settings, source, new)
     _add_checks(settings, source, work, last)
     return work

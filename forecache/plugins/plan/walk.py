@@ -3,7 +3,7 @@
 A stage that would is noted, and its result is assumed, so that the stages after it compare their inputs with that.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
@@ -15,13 +15,13 @@ from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.base.steps import WorkNeeded, only_look
-from forecache.declare import FeatureView, Pipeline, Realtime, Served, Source
+from forecache.declare import FeatureView, Pipeline, Realtime, Served, Source, Trainable
 from forecache.declare.loading import load_nightly, read_project
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration, PluginTable
 from forecache.kit.delta.tables import table_exists, table_version
 from forecache.lake.features import STAGE as FEATURES
-from forecache.lake.features import build_features, build_view
+from forecache.lake.features import build_joined, build_view
 from forecache.lake.ledger import StageRecord, assume_records, last_record, last_records, newest_record
 from forecache.lake.quality import stage_checks as checks
 from forecache.lake.quality.pending_files import ProcessRun
@@ -33,7 +33,14 @@ from forecache.lake.training_set import STAGE as TRAINING_SET
 from forecache.lake.training_set import as_of_dates, build_training_set
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.gate.verdicts import outdated_reason
-from forecache.models.registry.model_versions import find_champion, list_models, model_version
+from forecache.models.registry.model_versions import (
+    CHALLENGER,
+    CHAMPION,
+    ModelVersion,
+    find_champion,
+    list_models,
+    model_version,
+)
 from forecache.models.registry.register import STAGE as REGISTER
 from forecache.models.registry.run_gate import STAGE as GATE
 from forecache.models.training.launch import STAGE as TRAIN
@@ -100,6 +107,7 @@ class Walk:
         self._run = ProcessRun(settings)
         self._causes = CauseFinder(settings)
         self._views: dict[str, list[date]] = {}
+        self._walked: dict[str, set[date]] = {}
         self._checked: set[str] = set()
 
     def follow(self, request: RunRequest) -> None:
@@ -191,8 +199,10 @@ class Walk:
     ) -> list[date]:
         """Plan the features of a view or those that a pipeline joins; returns the dates that would be built."""
         subject, table = declared.name, declared.feature_table
-        known = self._views.get(table, [])
-        found = self._look(build, nights, rebuild=self.rebuild)
+        known, walked = self._views.get(table, []), self._walked.setdefault(table, set())
+        left = [night for night in nights if night not in walked]
+        walked |= {*left}
+        found = self._look(build, left, rebuild=self.rebuild) if left else None
         built: list[date] = []
         if isinstance(found, StaleWork):
             if isinstance(declared, FeatureView) and declared.windows:
@@ -202,7 +212,7 @@ class Walk:
             self._assume(found, table)
             self._causes.pending[table] = f"the features of {subject} are written again"
         self._views[table] = sorted({*known, *built})
-        self._plan_check(table, checks.check_features, declared, nights, built)
+        self._plan_check(table, checks.check_features, declared, left, built)
         return built
 
     def _plan_tiles(self, view: FeatureView, nights: Sequence[date]) -> None:
@@ -239,7 +249,8 @@ class Walk:
             self._checked.add(table)
 
     def _plan_publish(self, declared: Served, written: Sequence[date], condition: str = "") -> None:
-        if declared.publish is None:
+        is_planned = any((each.stage, each.subject) == (PUBLISH, declared.name) for each in self.found)
+        if declared.publish is None or is_planned:
             return
         last = newest_record(self.settings, PUBLISH, declared.name)
         published = last.night if last else None
@@ -275,7 +286,7 @@ class Walk:
         known = last_record(settings, TRAIN, name)
         if known is None or known.inputs != text:
             self._add_stale(StaleWork(Stage(settings, TRAIN, name), {None: text}, {None: known}))
-            version = max((each.version for each in list_models(settings, declared)), default=0) + 1
+            version = max((each.version for each in self._list_models(declared)), default=0) + 1
             self._add(REGISTER, name, (), "a new model is trained")
             self._add(GATE, name, (), f"version {version} is new")
             return f"if version {version} passes the gate"
@@ -312,16 +323,15 @@ class Walk:
                     self.notes.append(f"The next {stage.replace('_', ' ')} of {declared.name} differs: {differences}.")
 
     def _plan_scores(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
-        settings = self.settings
         if declared.is_joined:
-            self._plan_features(declared, partial(build_features, settings, declared), nights)
+            self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
         scored, causes = list[date](), tuple[str, ...]()
-        if not condition or find_champion(settings, declared) is not None:
+        if not condition or any(CHAMPION in each.aliases for each in self._list_models(declared)):
             scored, causes = self._find_stale_scores(declared, nights)
         if scored or not condition:
             self._plan_scores_of(declared, nights, scored, causes)
         if condition:
-            self._add(f"calibrate_{SCORE}", declared.name, (), _model_cause(condition), condition=condition)
+            self._add(CALIBRATE, declared.name, (), _model_cause(condition), condition=condition)
             others = [night for night in nights if night not in scored]
             self._plan_scores_of(declared, nights, others, (_model_cause(condition),), condition)
 
@@ -330,7 +340,8 @@ class Walk:
         settings, name = self.settings, declared.name
         rebuilt = [night for night in nights if night in self._views[declared.feature_table]]
         others = [night for night in nights if night not in rebuilt]
-        self._assume_model(declared)
+        if cause := self._assume_model(declared):
+            return list(nights), (cause,)
         model, scored = scoring_model(settings, declared), list(rebuilt)
         causes: tuple[str, ...] = ()
         found = self._look(score_nights, settings, declared, others, rebuild=self.rebuild) if others else None
@@ -344,19 +355,35 @@ class Walk:
             texts = {night: night_inputs(declared, model, records[night].delta_version) for night in rebuilt}
             before = last_records(settings, SCORE, name, nights=nights)
             causes += self._causes.find(StaleWork(Stage(settings, SCORE, name), texts, before), rebuild=self.rebuild)
+        calibrated = last_record(settings, CALIBRATE, name)
+        of_model = f"{model.name}@{model.version} "
+        if scored and not (calibrated and calibrated.inputs.startswith(of_model)) and not settings.scoring_batch_rows:
+            self._add(CALIBRATE, name, (), "the batch size of its model is not measured yet")
         return sorted(scored), tuple(dict.fromkeys(causes))
 
     def _feature_subject(self, declared: Pipeline) -> str:
         return declared.name if declared.is_joined else declared.views[0].name
 
-    def _assume_model(self, declared: Pipeline) -> None:
-        """Assume the number of a declared or referred model that no run has used yet."""
+    def _list_models(self, declared: Trainable) -> list[ModelVersion]:
+        """The registered versions; [] if there is no registry yet."""
+        try:
+            return list_models(self.settings, declared)
+        except WorkNeeded:
+            return []
+
+    def _assume_model(self, declared: Pipeline) -> str:
+        """Assume the number of a declared or referred model that no run has used yet; returns why it is not known which
+        one scores, "" if it is.
+        """
         found = self._look(scoring_model, self.settings, declared)
         if isinstance(found, StaleWork):
             self._add_stale(found)
             self._assume(found, "")
         elif isinstance(found, WorkNeeded):
-            self._add("judge", declared.name, (), "a new version of its registered model is judged")
+            cause = "a new version of its registered model is judged"
+            self._add("judge", declared.name, (), cause)
+            return cause
+        return ""
 
     def _plan_scores_of(
         self,
@@ -369,7 +396,7 @@ class Walk:
         """Plan the scoring of some of the dates, and what follows: checks, drift, the publish and the report."""
         settings, table, newest = self.settings, declared.prediction_table, max(nights)
         self._add(SCORE, declared.name, scored, *causes, condition=condition)
-        if declared.shadow and is_installed("challengers") and _has_challenger(settings, declared):
+        if declared.shadow and is_installed("challengers") and self._has_challenger(declared):
             self._add("score_challenger", declared.name, scored, *causes, condition=condition)
         if condition:
             self._add(CHECK, table, scored, _AGAIN, condition=condition)
@@ -396,6 +423,9 @@ class Walk:
                 found = self._look(report_scores, self._run, declared, newest)
                 if isinstance(found, StaleWork):
                     self._add_stale(found)
+
+    def _has_challenger(self, declared: Pipeline) -> bool:
+        return any(CHALLENGER in each.aliases for each in self._list_models(declared))
 
     def _plan_made(self, declared: NightlyDeclaration, nights: Sequence[date]) -> None:
         """Plan the tables of a declaration of a plug-in, such as a recommender."""
@@ -426,14 +456,10 @@ class Walk:
 
 
 _EXAMPLES = "historical_features"
+CALIBRATE = f"calibrate_{SCORE}"
 _AGAIN = "its rows are written again"
-_WITHOUT_DATES = (TRAINING_SET, TRAIN, REGISTER, GATE, RELEASE, f"calibrate_{SCORE}", "model", "judge", "ingest")
+_WITHOUT_DATES = (TRAINING_SET, TRAIN, REGISTER, GATE, RELEASE, CALIBRATE, "model", "judge", "ingest")
 
 
 def _model_cause(condition: str) -> str:
     return f"its model is {condition.removeprefix('if ').removesuffix(' passes the gate')}"
-
-
-def _has_challenger(settings: Settings, declared: Pipeline) -> Any:
-    versions: Mapping[str, Any] = {alias: v for v in list_models(settings, declared) for alias in v.aliases}
-    return versions.get("challenger")

@@ -1,0 +1,219 @@
+"""A plan names exactly the stages that the run then carries out, with the causes, and writes nothing."""
+
+import hashlib
+import importlib
+import random
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from forecache.base.settings import Settings, load_settings
+from forecache.lake.ledger import ledger_records, records_after
+from forecache.models.registry.model_versions import find_champion
+from forecache.plugins.plan.plan import Plan
+from forecache.plugins.plan.walk import plan_run
+from forecache.runs import Job, RunRequest, read_project, run_in_process
+
+SAMPLE = Path(__file__).parent.parent / "support" / "planned_project"
+DAYS = [date(2026, 1, 1) + timedelta(days=number) for number in range(20)]
+NIGHTS = (DAYS[14], DAYS[15])
+Edit = Callable[["PlannedProject"], object]
+
+
+class PlannedProject:
+    """A copy of the sample project that tests edit, and its home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "planned_project"
+        shutil.copytree(SAMPLE, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
+        self.settings = load_settings(home=folder / "home", project="planned_project", engine="arrow")
+        rng = random.Random(1)
+        for day in DAYS[:17]:
+            self.land(day, [(customer, rng.randint(1, 400) / 4) for customer in range(200) if rng.random() < 0.8])
+
+    def land(self, day: date, sales: list[tuple[int, float]], part: str = "") -> None:
+        landing = Path(self.settings.landing_uri) / "sales"
+        landing.mkdir(parents=True, exist_ok=True)
+        rows = [f"{customer},{day},{amount}" for customer, amount in sales]
+        (landing / f"{day}{part}.csv").write_text("\n".join(["customer,day,amount", *rows]) + "\n")
+
+    def edit(self, module: str, old: str, new: str) -> None:
+        """Change a module's text, and forget what was imported."""
+        file = self.folder / f"{module}.py"
+        text = file.read_text()
+        assert text.count(old) == 1, (module, old)
+        file.write_text(text.replace(old, new))
+        self.forget()
+
+    def forget(self) -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "planned_project"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+
+    def request(self, job: Job, nights: tuple[date, date] = NIGHTS) -> RunRequest:
+        return RunRequest(list(read_project(self.settings).nightly), nights=nights, job=job)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlannedProject]:
+    folder = tmp_path_factory.mktemp("planned")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(folder))
+        patched.setattr(sys, "dont_write_bytecode", True)
+        made = PlannedProject(folder)
+        yield made
+        made.forget()
+
+
+def hash_files(settings: Settings) -> dict[str, str]:
+    """By path, a hash of each file of the home, but those of locks."""
+    files = [path for path in settings.home_path.rglob("*") if path.is_file() and "locks" not in path.parts]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+Stages = dict[tuple[str, str], set[date]]
+
+
+def planned_stages(made: Plan, *, is_promoted: bool) -> Stages:
+    found: Stages = defaultdict(set)
+    for each in made.stages:
+        if not each.condition or is_promoted:
+            found[each.stage, each.subject] |= {*each.dates}
+    for name in ("ingest", "extract"):
+        found |= {key: set() for key in found if key[0] == name}
+    return found
+
+
+def recorded_stages(settings: Settings, after: int) -> Stages:
+    found: Stages = defaultdict(set)
+    for row in records_after(settings, after):
+        found[row.stage, row.subject] |= {row.night} if row.night else set()
+    return found
+
+
+def plan_and_run(project: PlannedProject, request: RunRequest) -> Plan:
+    """Plan, see that nothing was written, run, and compare the stages."""
+    settings = project.settings
+    before = hash_files(settings)
+    made = plan_run(settings, request)
+    assert hash_files(settings) == before
+    assert made.blocked == {}
+    champion = find_champion(settings, read_project(settings).pipelines["spend"])
+    last = max((row.commit_version or 0 for row in ledger_records(settings)), default=-1)
+    run_in_process(settings, request)
+    now = find_champion(settings, read_project(settings).pipelines["spend"])
+    assert now is not None
+    is_promoted = champion is None or now.version != champion.version
+    assert recorded_stages(settings, last) == planned_stages(made, is_promoted=is_promoted)
+    assert not plan_run(settings, request).has_work
+    return made
+
+
+def causes_of(made: Plan, stage: str, subject: str) -> list[str]:
+    [found] = [each for each in made.stages if (each.stage, each.subject) == (stage, subject)][:1]
+    return list(found.causes)
+
+
+SPEND = "pipelines/spend"
+CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
+    "a docstring": (
+        "full",
+        lambda p: p.edit("parameters", "Parameters of LightGBM.", "What LightGBM is built with."),
+        {},
+    ),
+    "a bound": (
+        "nightly",
+        lambda p: p.edit(SPEND, "maximum=1e6", "maximum=2e6"),
+        {("score", "spend"): ["`outputs.next_spend.maximum` 1000000.0 -> 2000000.0"]},
+    ),
+    "a label's horizon": (
+        "full",
+        lambda p: p.edit(SPEND, "horizon_days=2", "horizon_days=1"),
+        {("training_set", "spend"): ["`label.horizon_days` 2 -> 1", "the splits have other as-of dates"]},
+    ),
+    "one feature's code": (
+        "nightly",
+        lambda p: p.edit(SPEND, "max(amount) AS most", "max(amount) + 1 AS most"),
+        {
+            ("features", "habits"): ["`compute` changed"],
+            ("features", "spend"): ["the features of habits are written again", "`views.1.compute` changed"],
+            ("score", "spend"): ["the features of spend are written again"],
+        },
+    ),
+    "a helper two modules away": (
+        "full",
+        lambda p: p.edit("constants", "return 7", "return 5"),
+        {("train", "spend"): ["`planned_project.constants:leaves` changed, which `model.build` reaches"]},
+    ),
+    "a helper of a rule, three modules away": (
+        "nightly",
+        lambda p: p.edit("constants", "return 0.5", "return 0.25"),
+        {("score", "rule"): ["model rule 1 -> 2"]},
+    ),
+    "a new column of a source": (
+        "nightly",
+        lambda p: p.edit(
+            SPEND,
+            '        Column("amount"',
+            '        Column("shop", "string", required=False),\n        Column("amount"',
+        ),
+        {},
+    ),
+    "a new feature": (
+        "nightly",
+        lambda p: p.edit(
+            SPEND,
+            '        Window("spent_7d"',
+            '        Window("spent_3d", "sum", 3, "amount"),\n        Window("spent_7d"',
+        ),
+        {("features", "customer"): ["`windows.spent_3d` is new"]},
+    ),
+    "a model's parameter": (
+        "full",
+        lambda p: p.edit("parameters", '"n_estimators": 20', '"n_estimators": 25'),
+        {("train", "spend"): ["`planned_project.parameters:tree_parameters` changed, which `model.build` reaches"]},
+    ),
+    "a value of the training": (
+        "full",
+        lambda p: p.edit(SPEND, "num_as_of=3", "num_as_of=4"),
+        {("training_set", "spend"): ["the splits have other as-of dates"]},
+    ),
+    "a source's file": (
+        "nightly",
+        lambda p: p.land(DAYS[13], [(500, 9.5), (501, 7.25)], part=".2"),
+        {
+            ("ingest", "sales"): ["1 landing file (2026-01-14.2.csv) not ingested yet"],
+            ("features", "habits"): ["raw_sales gets 1 landing file (2026-01-14.2.csv)"],
+        },
+    ),
+    "the gate": (
+        "full",
+        lambda p: p.edit(SPEND, '{"mae": 1e6}', '{"mae": 2e6}'),
+        {},
+    ),
+    "the schedule": ("full", lambda p: p.edit(SPEND, "0 5 * * *", "0 6 * * *"), {}),
+    "a window of another view": (
+        "nightly",
+        lambda p: p.edit(SPEND, '"spent_2d", "sum", 2', '"spent_2d", "sum", 3'),
+        {("features", "tempo"): ["`windows.spent_2d.days` 2 -> 3"]},
+    ),
+}
+
+
+@pytest.mark.slow
+def test_for_each_kind_of_change_the_plan_names_the_stages_that_run_and_why(project: PlannedProject) -> None:
+    first = plan_and_run(project, project.request("full"))
+    assert all(each.estimate.is_guess for each in first.stages)
+    assert {each.stage for each in first.stages} >= {"ingest", "features", "train", "gate", "score", "publish"}
+    for name, (job, change, causes) in CHANGES.items():
+        change(project)
+        print(name)
+        made = plan_and_run(project, project.request(job))
+        assert {key: causes_of(made, *key) for key in causes} == causes, name
+        stages = {(each.stage, each.subject) for each in made.stages}
+        assert bool(stages) == (name not in ("a docstring", "the schedule")), (name, stages)

@@ -1,0 +1,1 @@
+"""A project whose declarations and code the tests of plans change."""
