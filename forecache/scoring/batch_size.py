@@ -62,7 +62,7 @@ def calibrate(work: ScoringWork, nights: Sequence[ScoringNight]) -> BatchSize:
     stage, wanted = f"calibrate_{work.stage}", min(SAMPLE_ROWS, largest.files[0].rows)
     memory = _memory(settings)
     model = f"{work.stamp.model_name}@{work.stamp.model_version}"
-    inputs = f"{model} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
+    inputs = calibration_inputs(settings, model, plan)
 
     def measure() -> StageOutcome:
         sample, keys, read_s = _read_sample(work, largest)
@@ -80,6 +80,11 @@ def calibrate(work: ScoringWork, nights: Sequence[ScoringNight]) -> BatchSize:
     )
     rates = {int(size): rate for size, rate in row.details["rates"].items()}
     return _choose_size(rates, "kept" if kept else "calibrated", row.details["bytes_a_row"], memory)
+
+
+def calibration_inputs(settings: Settings, model: str, plan: ScoringPlan) -> str:
+    """Text of all that the rates of a model (name@version) depend on."""
+    return f"{model} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={_memory(settings)}"
 
 
 def sweep(

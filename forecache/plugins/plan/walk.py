@@ -31,7 +31,9 @@ from forecache.lake.sources import count_rows
 from forecache.lake.stage_runner import Stage, StaleWork
 from forecache.lake.training_set import STAGE as TRAINING_SET
 from forecache.lake.training_set import as_of_dates, build_training_set
+from forecache.models.inference.kernel_spec import KERNEL_VERSION
 from forecache.models.registry.applied.pipeline_models import scoring_model
+from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.gate.verdicts import outdated_reason
 from forecache.models.registry.model_versions import (
     CHALLENGER,
@@ -54,6 +56,7 @@ from forecache.plugins.plan.estimates import Estimator
 from forecache.plugins.plan.plan import Plan, PlannedStage, price_of
 from forecache.plugins.plan.sources import find_source_work
 from forecache.runs import RunRequest, as_of_span, choose_job, find_follow_up_sources
+from forecache.scoring.batch_size import calibration_inputs
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import night_inputs
 from forecache.scoring.run import score_nights
@@ -355,11 +358,19 @@ class Walk:
             texts = {night: night_inputs(declared, model, records[night].delta_version) for night in rebuilt}
             before = last_records(settings, SCORE, name, nights=nights)
             causes += self._causes.find(StaleWork(Stage(settings, SCORE, name), texts, before), rebuild=self.rebuild)
-        calibrated = last_record(settings, CALIBRATE, name)
-        of_model = f"{model.name}@{model.version} "
-        if scored and not (calibrated and calibrated.inputs.startswith(of_model)) and not settings.scoring_batch_rows:
-            self._add(CALIBRATE, name, (), "the batch size of its model is not measured yet")
+        if scored and not settings.scoring_batch_rows and self._is_uncalibrated(declared, model):
+            self._add(CALIBRATE, name, (), "the batch size of its model and outputs is not measured yet")
         return sorted(scored), tuple(dict.fromkeys(causes))
+
+    def _is_uncalibrated(self, declared: Pipeline, model: ModelVersion) -> bool:
+        settings, called = self.settings, f"{model.name}@{model.version}"
+        known, last = last_record(settings, CALIBRATE, declared.name), newest_record(settings, SCORE, declared.name)
+        if known is None or last is None or not known.inputs.startswith(f"{called} "):
+            return True
+        if f" declared={declared.fingerprints.scoring} kernel={KERNEL_VERSION}" in last.inputs:
+            return False
+        # Packing the model is left to the rare case that its outputs may have changed.
+        return known.inputs != calibration_inputs(settings, called, plan_model(settings, declared, model))
 
     def _feature_subject(self, declared: Pipeline) -> str:
         return declared.name if declared.is_joined else declared.views[0].name
