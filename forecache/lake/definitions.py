@@ -39,12 +39,9 @@ def keep_definitions(settings: Settings, inputs: Iterable[str]) -> None:
 
 
 def read_definition(settings: Settings, fingerprint: str) -> Definition | None:
-    """The definition of a fingerprint, of this process or kept in the lake; None if it is not known."""
-    known = find_definition(fingerprint)
-    if known is not None:
-        return known
+    """The definition of a fingerprint, kept in the lake or made by this process; None if it is not known."""
     found = open_state(settings).read(_file_name(fingerprint))
-    return None if found is None else Definition.from_json(json.loads(found[0]))
+    return find_definition(fingerprint) if found is None else Definition.from_json(json.loads(found[0]))
 
 
 def _file_name(fingerprint: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 from forecache.declare.code.fingerprint import ValueDescriber, find_declared
 from forecache.declare.code.reach import ReachedCode
 
-_MOST_SHOWN = 80
+_MOST_SHOWN = 4000
+"""Characters of a value that are kept."""
 
 
 @dataclass(frozen=True)

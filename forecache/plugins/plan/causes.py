@@ -1,5 +1,6 @@
 """Causes: what differs between the inputs of a stage's last record and those that it has now, in words."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
@@ -12,19 +13,22 @@ from forecache.lake.stage_runner import StaleWork
 
 _FINGERPRINTED = ("code", "declared", "label", "examples")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-_MOST_SHOWN = 6
+_VIEW = re.compile(r"`views\.(\d+)\.")
+_MOST_SHOWN, _MOST_LETTERS, _CONTEXT = 6, 60, 12
 
 
 class CauseFinder:
     """Finds the causes of stale work.
 
     Attributes:
-        pending: By raw table that a planned stage writes, or feature table, what writes it, in words.
+        pending: By table that a planned stage writes, what it gets, in words.
+        views: Names of the views of the declaration whose stages are compared, in their order.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.pending: dict[str, str] = {}
+        self.views: list[str] = []
 
     def find(self, work: StaleWork, *, rebuild: bool = False) -> tuple[str, ...]:
         """The causes of all dates of some work, each once."""
@@ -50,7 +54,7 @@ class CauseFinder:
         found: list[str] = []
         for name in dict.fromkeys([*new, *old]):
             was, comes = old.get(name), new.get(name)
-            if was == comes:
+            if was == comes or (name == "of" and old.get("model") != new.get("model")):
                 continue
             if name in _FINGERPRINTED and was and comes:
                 found += self.compare_fingerprints(was, comes)
@@ -68,6 +72,8 @@ class CauseFinder:
             return "its expectations changed"
         if name == "rows":
             return "its rows changed"
+        if name == "of":
+            return "its model was registered again"
         if name == "dates":
             return "the splits have other as-of dates"
         if name == "days":
@@ -83,7 +89,12 @@ class CauseFinder:
         old, new = read_definition(self._settings, before), read_definition(self._settings, now)
         if old is None or new is None:
             return ["its code or declaration changed; the lake does not have what it was before"]
-        return compare_definitions(old, new) or ["its code or declaration changed"]
+        found = compare_definitions(old, new) or ["its code or declaration changed"]
+        return [_VIEW.sub(self._name_view, each) for each in found]
+
+    def _name_view(self, match: re.Match[str]) -> str:
+        number = int(match[1])
+        return f"`views.{self.views[number] if number < len(self.views) else number}."
 
 
 def _split_inputs(text: str) -> dict[str, str]:
@@ -110,7 +121,7 @@ def _compare_values(old: Definition, new: Definition) -> Iterator[str]:
     for word, paths, others in (("new", added, old.values), ("gone", gone, new.values)):
         for path in _shorten(paths, others):
             whole = (new if word == "new" else old).values.get(path)
-            yield f"`{path}` is {word}" + (f": {whole[0]}" if whole and word == "new" else "")
+            yield f"`{path}` is {word}" + (f": {_cut(whole[0])}" if whole and word == "new" else "")
     for path, (shown, digest) in new.values.items():
         if path not in old.values or old.values[path][1] == digest:
             continue
@@ -118,7 +129,24 @@ def _compare_values(old: Definition, new: Definition) -> Iterator[str]:
         if shown.startswith(("function ", "class ")):
             yield f"the {shown} changed (`{path}`)" if shown == was else f"`{path}` {was} -> {shown}"
         else:
-            yield f"`{path}` changed" if was == shown else f"`{path}` {was} -> {shown}"
+            yield f"`{path}` changed" if was == shown else f"`{path}` {' -> '.join(_show_difference(was, shown))}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}..."
+
+
+def _show_difference(was: str, comes: str) -> tuple[str, str]:
+    """Two texts, or of long ones the part in which they differ with some letters around it."""
+    if max(len(was), len(comes)) <= _MOST_LETTERS:
+        return was, comes
+    first = len(os.path.commonprefix([was, comes]))
+    last = len(os.path.commonprefix([was[first:][::-1], comes[first:][::-1]]))
+    start = max(0, first - _CONTEXT)
+    parts = (text[start : len(text) - max(0, last - _CONTEXT)] for text in (was, comes))
+    before, after = "..." if start else "", "..." if last > _CONTEXT else ""
+    old, new = (f"{before}{part}{after}" if len(part) <= _MOST_LETTERS else f"{before}{_cut(part)}" for part in parts)
+    return old, new
 
 
 def _shorten(paths: Sequence[str], others: Iterable[str]) -> list[str]:

@@ -178,6 +178,7 @@ class Walk:
     def _plan_declaration(self, declared: Nightly, nights: Sequence[date], job: str) -> None:
         is_trained = isinstance(declared, Pipeline | Realtime) and declared.is_trained
         views = () if isinstance(declared, NightlyDeclaration | FeatureView) else declared.views
+        self._causes.views = [view.name for view in views]
         for view in (declared,) if isinstance(declared, FeatureView) else views if job != "training" else ():
             self._plan_view(view, nights)
         condition = ""
@@ -417,9 +418,7 @@ class Walk:
         again = f"the predictions of {declared.name} are written again"
         for check_scores in find_hooks("check_scores"):
             if scored:
-                # That of a date is measured against those before it.
-                later = [night for night in nights if night >= min(scored)]
-                self._add(DRIFT_STAGE, table, later, again, condition=condition)
+                self._add(DRIFT_STAGE, table, scored, again, condition=condition)
             elif is_there and self._look(check_scores, self._run, declared, nights):
                 self._add(DRIFT_STAGE, table, nights, "its drift is not measured yet")
         if scored or not condition:
