@@ -1,7 +1,10 @@
 """A plan names exactly the stages that the run then carries out, with the causes, and writes nothing."""
 
+import contextlib
 import hashlib
 import importlib
+import io
+import json
 import random
 import shutil
 import sys
@@ -15,8 +18,8 @@ import pytest
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import ledger_records, records_after
 from forecache.models.registry.model_versions import find_champion
+from forecache.plugins.plan.make_plan import plan_run
 from forecache.plugins.plan.plan import Plan
-from forecache.plugins.plan.walk import plan_run
 from forecache.runs import Job, RunRequest, read_project, run_in_process
 
 SAMPLE = Path(__file__).parent.parent / "support" / "planned_project"
@@ -120,6 +123,7 @@ def causes_of(made: Plan, stage: str, subject: str) -> list[str]:
 
 
 SPEND = "pipelines/spend"
+CHANGES_NOTHING = ("a docstring", "the time of the training")
 _SQL = '`compute` ...hases", max(("sales... -> ...hases", min(("sales...'
 _SQL_OF_VIEW = _SQL.replace("compute", "views.habits.compute")
 CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
@@ -209,7 +213,16 @@ CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
         lambda p: p.edit(SPEND, '{"mae": 1e6}', '{"mae": 2e6}'),
         {},
     ),
-    "the schedule": ("full", lambda p: p.edit(SPEND, "0 5 * * *", "0 6 * * *"), {}),
+    "the schedule": (
+        "full",
+        lambda p: p.edit(SPEND, "0 5 * * *", "0 6 * * *"),
+        {("publish", "spend"): ["the published version has other rules: 38.0 -> 39.0"]},
+    ),
+    "the time of the training": (
+        "nightly",
+        lambda p: p.edit(SPEND, '"0 6 * * *"', '"0 6 * * *", training="0 9 * * 1"'),
+        {},
+    ),
     "a window of another view": (
         "nightly",
         lambda p: p.edit(SPEND, '"spent_2d", "sum", 2', '"spent_2d", "sum", 3'),
@@ -228,5 +241,42 @@ def test_for_each_kind_of_change_the_plan_names_the_stages_that_run_and_why(proj
         change(project)
         made = plan_and_run(project, project.request(job))
         found[name] = {key: causes_of(made, *key) for key in causes}
-        assert bool(made.stages) == (name not in ("a docstring", "the schedule")), name
+        assert bool(made.stages) == (name not in CHANGES_NOTHING), name
     assert found == {name: causes for name, (_, _, causes) in CHANGES.items()}
+    show_in_commands(project)
+
+
+def show_in_commands(project: PlannedProject) -> None:
+    """The command's texts and exit codes, while everything is current, and for an as-of date that has not run."""
+    settings, capture = project.settings, io.StringIO()
+
+    def call(*arguments: str) -> tuple[int, str]:
+        with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(capture):
+            patched.setenv("FORECACHE_HOME", str(settings.home_path))
+            patched.setenv("FORECACHE_PROJECT", settings.project)
+            patched.setenv("FORECACHE_ENGINE", "arrow")
+            patched.setenv("FORECACHE_PRICES", '{"cpu": [0.04, 0.01]}')
+            code = main(["plan", *arguments])
+        text = capture.getvalue()
+        capture.seek(0)
+        capture.truncate()
+        return code, text
+
+    current = f"{NIGHTS[0]}..{NIGHTS[1]}"
+    assert call("--dates", current) == (0, "Nothing to do: everything is current.\n")
+    code, text = call("--json", "--date", str(DAYS[16]))
+    made = json.loads(text)
+    assert code == HAS_WORK
+    assert made["has_work"]
+    by_stage = {(each["stage"], each["subject"]): each for each in made["stages"]}
+    score = by_stage["score", "spend"]
+    assert (score["dates"], score["causes"]) == (["2026-01-17"], ["it has not run for this date"])
+    assert score["estimate"]["num_runs"] > 1
+    assert made["total"]["core_s"] == pytest.approx(sum(each["estimate"]["core_s"] for each in made["stages"]))
+    assert made["total"]["price_on_demand"] == pytest.approx(made["total"]["core_s"] / 3600 * 0.04, rel=1e-3)
+    code, text = call("--markdown", "spend", "--date", str(DAYS[16]))
+    assert code == HAS_WORK
+    assert "| score | spend | 2026-01-17 | " in text
+    code, text = call("spend", "--date", str(DAYS[18]))
+    assert code == HAS_WORK
+    assert "spend would stop: The night 2026-01-19 is empty" in text

@@ -109,6 +109,17 @@ def _split_inputs(text: str) -> dict[str, str]:
     return found
 
 
+def describe_content_change(before: str, now: str) -> str:
+    """The difference of what the contents of two published versions depend on."""
+    if not before:
+        return "nothing is published yet"
+    old, new = before.split(":"), now.split(":")
+    changed = [f"{was} -> {comes}" for was, comes in zip(old, new, strict=False) if was != comes]
+    if len(old) != len(new) or not changed or max(map(len, changed)) > _MOST_LETTERS:
+        return "the published version has other rows, fields or rules"
+    return f"the published version has other rules: {', '.join(changed)}"
+
+
 def compare_definitions(old: Definition, new: Definition) -> list[str]:
     """The differences of two definitions: declared values, and pieces of source with a value that reaches each."""
     found = [*_compare_values(old, new), *_compare_pieces(old, new)]

@@ -54,7 +54,7 @@ def plan(
     run, or a run would stop with an error.
     """
     from forecache.base.errors import PipelinesFailedError
-    from forecache.plugins.plan.walk import plan_run
+    from forecache.plugins.plan.make_plan import plan_run
     from forecache.runs import RunRequest
 
     current = settings()

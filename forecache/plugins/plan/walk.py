@@ -5,8 +5,7 @@ A stage that would is noted, and its result is assumed, so that the stages after
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timezone
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -14,15 +13,15 @@ from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.base.steps import WorkNeeded, only_look
+from forecache.base.steps import WorkNeeded
 from forecache.declare import FeatureView, Pipeline, Realtime, Served, Source, Trainable
 from forecache.declare.loading import load_nightly, read_project
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration, PluginTable
-from forecache.kit.delta.tables import table_exists, table_version
+from forecache.kit.delta.tables import table_exists
 from forecache.lake.features import STAGE as FEATURES
 from forecache.lake.features import build_joined, build_view
-from forecache.lake.ledger import StageRecord, assume_records, last_record, last_records, newest_record
+from forecache.lake.ledger import last_record, last_records, newest_record
 from forecache.lake.quality import stage_checks as checks
 from forecache.lake.quality.pending_files import ProcessRun
 from forecache.lake.quality.verdicts import DRIFT_STAGE
@@ -51,9 +50,8 @@ from forecache.operations.publish_night import STAGE as PUBLISH
 from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import STAGE as RELEASE
 from forecache.operations.release import release_model
-from forecache.plugins.plan.causes import CauseFinder
-from forecache.plugins.plan.estimates import Estimator
-from forecache.plugins.plan.plan import Plan, PlannedStage, price_of
+from forecache.plugins.plan.causes import describe_content_change
+from forecache.plugins.plan.findings import Findings, FoundWork
 from forecache.plugins.plan.sources import find_source_work
 from forecache.runs import RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
@@ -62,56 +60,23 @@ from forecache.scoring.night_inputs import night_inputs
 from forecache.scoring.run import score_nights
 
 
-@dataclass(frozen=True)
-class FoundWork:
-    """A stage that would run; see `PlannedStage`. `rows` are those of all its dates, if that is known."""
-
-    stage: str
-    subject: str
-    dates: tuple[date, ...]
-    causes: tuple[str, ...]
-    condition: str = ""
-    rows: int | None = None
-
-
-def plan_run(settings: Settings, request: RunRequest) -> Plan:
-    """Plan what a run would do, without writing anything.
-
-    Raises:
-        NotFoundError: A declaration is not there.
-        SettingsError: The project cannot be loaded.
-    """
-    walk = Walk(settings, rebuild=request.rebuild)
-    with only_look():
-        walk.follow(request)
-        subjects = {name for each in walk.found for name in (each.subject, *walk.related.get(each.subject, ()))}
-        estimator = Estimator(settings, sorted(subjects))
-    stages = []
-    for each in walk.found:
-        rows = each.rows if estimator.expected_rows(each.stage, each.subject) is None else None
-        if each.stage == "ingest":
-            rows = each.rows
-        estimate = estimator.estimate(each.stage, each.subject, dates=len(each.dates), rows=rows)
-        stages.append(PlannedStage(each.stage, each.subject, each.dates, each.causes, each.condition, estimate))
-    plan = Plan(tuple(stages), tuple(walk.notes), walk.blocked, datetime.now(timezone.utc))
-    return replace(plan, prices=price_of(settings, plan.core_s))
-
-
 class Walk:
     """Goes through the stages of a run as `forecache.night` does, and notes those that would work."""
 
     def __init__(self, settings: Settings, *, rebuild: bool = False) -> None:
         self.settings, self.rebuild = settings, rebuild
-        self.found: list[FoundWork] = []
+        self._noted = Findings(settings, rebuild=rebuild)
         self.notes: list[str] = []
         self.blocked: dict[str, str] = {}
-        self.related: dict[str, tuple[str, ...]] = {}
-        """By subject others whose runs tell something about it."""
         self._run = ProcessRun(settings)
-        self._causes = CauseFinder(settings)
         self._views: dict[str, list[date]] = {}
         self._walked: dict[str, set[date]] = {}
         self._checked: set[str] = set()
+
+    @property
+    def found(self) -> list[FoundWork]:
+        """The stages that would run."""
+        return self._noted.found
 
     def follow(self, request: RunRequest) -> None:
         """Go through all that a request asks for."""
@@ -139,46 +104,17 @@ class Walk:
         except ForecacheError as error:
             self.blocked[name] = str(error)
 
-    def _add(
-        self,
-        stage: str,
-        subject: str,
-        dates: Sequence[date] = (),
-        *causes: str,
-        condition: str = "",
-        rows: int | None = None,
-    ) -> None:
-        known = {day for each in self.found if (each.stage, each.subject) == (stage, subject) for day in each.dates}
-        new = sorted({*dates} - known)
-        if new or (not dates and stage in _WITHOUT_DATES):
-            self.found.append(FoundWork(stage, subject, tuple(new), causes, condition, rows))
-
-    def _look(self, stage: Callable[..., Any], *arguments: Any, **more: Any) -> StaleWork | None | WorkNeeded:
-        """The work that a stage would do, None if it is current; WorkNeeded itself if it does not say what."""
-        try:
-            stage(*arguments, **more)
-        except WorkNeeded as needed:
-            return needed if needed.stale is None else needed.stale
-        return None
-
-    def _add_stale(self, work: StaleWork, *, rows: int | None = None, condition: str = "") -> list[date]:
-        """Note what a stage has to do; returns its dates."""
-        dates = [day for day in work.inputs if isinstance(day, date)]
-        causes = self._causes.find(work, rebuild=self.rebuild and work.stage.name != CHECK)
-        self._add(work.stage.name, work.stage.subject, dates, *causes, condition=condition, rows=rows)
-        return sorted(dates)
-
     def _plan_source(self, source: Source) -> None:
         work = find_source_work(self.settings, source)
         for stage, subject, days, causes, rows in work.stages:
-            self._add(stage, subject, days, *causes, rows=rows)
+            self._noted.add(stage, subject, days, *causes, rows=rows)
         if work.cause:
-            self._causes.pending[source.raw_table] = work.cause
+            self._noted.causes.pending[source.raw_table] = work.cause
 
     def _plan_declaration(self, declared: Nightly, nights: Sequence[date], job: str) -> None:
         is_trained = isinstance(declared, Pipeline | Realtime) and declared.is_trained
         views = () if isinstance(declared, NightlyDeclaration | FeatureView) else declared.views
-        self._causes.views = [view.name for view in views]
+        self._noted.causes.views = [view.name for view in views]
         for view in (declared,) if isinstance(declared, FeatureView) else views if job != "training" else ():
             self._plan_view(view, nights)
         condition = ""
@@ -206,15 +142,15 @@ class Walk:
         known, walked = self._views.get(table, []), self._walked.setdefault(table, set())
         left = [night for night in nights if night not in walked]
         walked |= {*left}
-        found = self._look(build, left, rebuild=self.rebuild) if left else None
+        found = self._noted.look(build, left, rebuild=self.rebuild) if left else None
         built: list[date] = []
         if isinstance(found, StaleWork):
             if isinstance(declared, FeatureView) and declared.windows:
                 self._plan_tiles(declared, [day for day in found.inputs if isinstance(day, date)])
             rows = count_rows(self.settings, declared.all_sources, last=max(nights))
-            built = self._add_stale(found, rows=rows)
-            self._assume(found, table)
-            self._causes.pending[table] = f"the features of {subject} are written again"
+            built = self._noted.add_stale(found, rows=rows)
+            self._noted.assume(found, table)
+            self._noted.causes.pending[table] = f"the features of {subject} are written again"
         self._views[table] = sorted({*known, *built})
         self._plan_check(table, checks.check_features, declared, left, built)
         return built
@@ -222,77 +158,64 @@ class Walk:
     def _plan_tiles(self, view: FeatureView, nights: Sequence[date]) -> None:
         tiles: StaleWork = load_hook("window_features", "find_stale_tiles")(self.settings, view, nights)
         if tiles.inputs:
-            self._add_stale(tiles)
-            self._assume(tiles, view.tile_table)
-
-    def _assume(self, work: StaleWork, table: str) -> int:
-        """Let later stages find the records of some work; returns the version that its table would have."""
-        version = table_version(self.settings, table) + 1 if table_exists(self.settings, table) else 0
-        stage = work.stage
-        assume_records(
-            self.settings,
-            [
-                StageRecord(stage.name, stage.subject, day, text, table, version, 0, 0.0)
-                for day, text in work.inputs.items()
-            ],
-        )
-        return version
+            self._noted.add_stale(tiles)
+            self._noted.assume(tiles, view.tile_table)
 
     def _plan_check(
         self, table: str, check: Callable[..., Any], declared: Any, nights: Sequence[date], written: Sequence[date]
     ) -> None:
         """Plan the checks of dates that would be written, and of others if their expectations have changed."""
-        self._add(CHECK, table, written, _AGAIN)
+        self._noted.add(CHECK, table, written, _AGAIN)
         others = [night for night in nights if night not in written]
         if others and table not in self._checked and table_exists(self.settings, table):
-            found = self._look(check, self._run, declared, others)
+            found = self._noted.look(check, self._run, declared, others)
             if isinstance(found, StaleWork):
-                self._add_stale(found)
-                self._assume(found, table)
+                self._noted.add_stale(found)
+                self._noted.assume(found, table)
         if written:
             self._checked.add(table)
 
     def _plan_publish(self, declared: Served, written: Sequence[date], condition: str = "") -> None:
-        is_planned = any((each.stage, each.subject) == (PUBLISH, declared.name) for each in self.found)
+        is_planned = any((each.stage, each.subject) == (PUBLISH, declared.name) for each in self._noted.found)
         if declared.publish is None or is_planned:
             return
         last = newest_record(self.settings, PUBLISH, declared.name)
         published = last.night if last else None
         if written and (published is None or max(written) >= published):
             cause = f"the rows of {max(written)} are written again" if published else "nothing is published yet"
-            self._add(PUBLISH, declared.name, [max(written)], cause, condition=condition)
+            self._noted.add(PUBLISH, declared.name, [max(written)], cause, condition=condition)
             return
         if last is None and not table_exists(self.settings, declared.served_table):
             return
-        if self._look(publish_newest_night, self.settings, declared) is not None:
-            what = "other rows, fields or rules than are declared now" if last else "nothing yet"
-            nights = [published] if published else []
-            self._add(PUBLISH, declared.name, nights, f"the published version has {what}", condition=condition)
+        found = self._noted.look(publish_newest_night, self.settings, declared)
+        if found is not None:
+            cause = describe_content_change(*found) if isinstance(found, tuple) else "the published version is outdated"
+            self._noted.add(PUBLISH, declared.name, [published] if published else None, cause, condition=condition)
 
     def _plan_training(self, declared: Pipeline | Realtime, night: date) -> str:
         """Plan a training; returns the condition under which a new model scores, "" if there is no new one."""
         settings, name = self.settings, declared.name
         build = build_training_set if isinstance(declared, Pipeline) else load_hook(_EXAMPLES, "build_examples")
-        found = self._look(build, settings, declared, night, rebuild=self.rebuild)
+        found = self._noted.look(build, settings, declared, night, rebuild=self.rebuild)
         if isinstance(found, StaleWork):
             if isinstance(declared, Pipeline):
                 days = sorted({day for some in as_of_dates(declared, night).values() for day in some})
                 for view in declared.views:
                     if view.windows:
                         self._plan_tiles(view, days)
-            self._add_stale(found, rows=count_rows(settings, declared.all_sources, last=night))
-            self._assume(found, declared.training_table)
-            self._causes.pending[declared.training_table] = "its training set is written again"
+            self._noted.add_stale(found, rows=count_rows(settings, declared.all_sources, last=night))
+            self._noted.assume(found, declared.training_table)
+            self._noted.causes.pending[declared.training_table] = "its training set is written again"
         plan = plan_training(settings, declared)
         text = training_inputs(
             declared, pinned_version(settings, declared), lanes=plan.lanes, precision=plan.training.precision
         )
         known = last_record(settings, TRAIN, name)
         if known is None or known.inputs != text:
-            self._add_stale(StaleWork(Stage(settings, TRAIN, name), {None: text}, {None: known}))
+            self._noted.add_stale(StaleWork(Stage(settings, TRAIN, name), {None: text}, {None: known}))
             version = max((each.version for each in self._list_models(declared)), default=0) + 1
-            self._add(REGISTER, name, (), "a new model is trained")
-            self._add(GATE, name, (), f"version {version} is new")
+            self._noted.add(REGISTER, name, None, "a new model is trained")
+            self._noted.add(GATE, name, None, f"version {version} is new")
             return f"if version {version} passes the gate"
         return self._plan_gate(declared, text)
 
@@ -301,15 +224,15 @@ class Walk:
         settings, name = self.settings, declared.name
         registered = newest_record(settings, REGISTER, name)
         if registered is None or not registered.inputs.startswith(training):
-            self._add(REGISTER, name, (), "its trained model is not registered")
-            self._add(GATE, name, (), "its version is new")
+            self._noted.add(REGISTER, name, None, "its trained model is not registered")
+            self._noted.add(GATE, name, None, "its version is new")
             return "if its new version passes the gate"
         champion = find_champion(settings, declared)
         version = model_version(settings, declared, int(registered.details["model_version"]))
         reason = outdated_reason(declared, version, champion.version if champion else None)
         if not reason:
             return ""
-        self._add(GATE, name, (), f"version {version.version}: {reason}")
+        self._noted.add(GATE, name, None, f"version {version.version}: {reason}")
         is_champion = champion is not None and champion.version == version.version
         return "" if is_champion else f"if version {version.version} passes the gate"
 
@@ -323,7 +246,7 @@ class Walk:
             words = dict(word.split("=", 1) for word in before.inputs.split() if "=" in word)
             for part, fingerprint in now.items():
                 if words.get(part, fingerprint) != fingerprint:
-                    differences = "; ".join(self._causes.compare_fingerprints(words[part], fingerprint))
+                    differences = "; ".join(self._noted.causes.compare_fingerprints(words[part], fingerprint))
                     self.notes.append(f"The next {stage.replace('_', ' ')} of {declared.name} differs: {differences}.")
 
     def _plan_scores(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
@@ -335,7 +258,7 @@ class Walk:
         if scored or not condition:
             self._plan_scores_of(declared, nights, scored, causes)
         if condition:
-            self._add(CALIBRATE, declared.name, (), _model_cause(condition), condition=condition)
+            self._noted.add(CALIBRATE, declared.name, None, _model_cause(condition), condition=condition)
             others = [night for night in nights if night not in scored]
             self._plan_scores_of(declared, nights, others, (_model_cause(condition),), condition)
 
@@ -348,19 +271,21 @@ class Walk:
             return list(nights), (cause,)
         model, scored = scoring_model(settings, declared), list(rebuilt)
         causes: tuple[str, ...] = ()
-        found = self._look(score_nights, settings, declared, others, rebuild=self.rebuild) if others else None
+        found = self._noted.look(score_nights, settings, declared, others, rebuild=self.rebuild) if others else None
         if isinstance(found, StaleWork) and found.stage.name == SCORE:
-            causes = self._causes.find(found, rebuild=self.rebuild)
+            causes = self._noted.causes.find(found, rebuild=self.rebuild)
             scored += found.inputs
         elif isinstance(found, StaleWork):  # of the challenger alone
-            self._add_stale(found)
+            self._noted.add_stale(found)
         if rebuilt:
             records = last_records(settings, FEATURES, self._feature_subject(declared), nights=rebuilt)
             texts = {night: night_inputs(declared, model, records[night].delta_version) for night in rebuilt}
             before = last_records(settings, SCORE, name, nights=nights)
-            causes += self._causes.find(StaleWork(Stage(settings, SCORE, name), texts, before), rebuild=self.rebuild)
+            causes += self._noted.causes.find(
+                StaleWork(Stage(settings, SCORE, name), texts, before), rebuild=self.rebuild
+            )
         if scored and not settings.scoring_batch_rows and self._is_uncalibrated(declared, model):
-            self._add(CALIBRATE, name, (), "the batch size of its model and outputs is not measured yet")
+            self._noted.add(CALIBRATE, name, None, "the batch size of its model and outputs is not measured yet")
         return sorted(scored), tuple(dict.fromkeys(causes))
 
     def _is_uncalibrated(self, declared: Pipeline, model: ModelVersion) -> bool:
@@ -387,13 +312,13 @@ class Walk:
         """Assume the number of a declared or referred model that no run has used yet; returns why it is not known which
         one scores, "" if it is.
         """
-        found = self._look(scoring_model, self.settings, declared)
+        found = self._noted.look(scoring_model, self.settings, declared)
         if isinstance(found, StaleWork):
-            self._add_stale(found)
-            self._assume(found, "")
+            self._noted.add_stale(found)
+            self._noted.assume(found, "")
         elif isinstance(found, WorkNeeded):
             cause = "a new version of its registered model is judged"
-            self._add("judge", declared.name, (), cause)
+            self._noted.add("judge", declared.name, None, cause)
             return cause
         return ""
 
@@ -407,20 +332,20 @@ class Walk:
     ) -> None:
         """Plan the scoring of some of the dates, and what follows: checks, drift, the publish and the report."""
         settings, table, newest = self.settings, declared.prediction_table, max(nights)
-        self._add(SCORE, declared.name, scored, *causes, condition=condition)
+        self._noted.add(SCORE, declared.name, scored, *causes, condition=condition)
         if declared.shadow and is_installed("challengers") and self._has_challenger(declared):
-            self._add("score_challenger", declared.name, scored, *causes, condition=condition)
+            self._noted.add("score_challenger", declared.name, scored, *causes, condition=condition)
         if condition:
-            self._add(CHECK, table, scored, _AGAIN, condition=condition)
+            self._noted.add(CHECK, table, scored, _AGAIN, condition=condition)
         else:
             self._plan_check(table, checks.check_predictions, declared, nights, scored)
         is_there = table_exists(settings, table)
         again = f"the predictions of {declared.name} are written again"
         for check_scores in find_hooks("check_scores"):
             if scored:
-                self._add(DRIFT_STAGE, table, scored, again, condition=condition)
-            elif is_there and self._look(check_scores, self._run, declared, nights):
-                self._add(DRIFT_STAGE, table, nights, "its drift is not measured yet")
+                self._noted.add(DRIFT_STAGE, table, scored, again, condition=condition)
+            elif is_there and self._noted.look(check_scores, self._run, declared, nights):
+                self._noted.add(DRIFT_STAGE, table, nights, "its drift is not measured yet")
         if scored or not condition:
             self._plan_publish(declared, scored, condition)
         known = {*scored, *filter(None, last_records(settings, SCORE, declared.name))}
@@ -428,11 +353,11 @@ class Walk:
         for report_scores in find_hooks("report_scores"):
             if not beside.isdisjoint(scored):
                 if declared.drift.report_rows:
-                    self._add("drift_report", declared.name, [newest], again, condition=condition)
+                    self._noted.add("drift_report", declared.name, [newest], again, condition=condition)
             elif is_there and not condition:
-                found = self._look(report_scores, self._run, declared, newest)
+                found = self._noted.look(report_scores, self._run, declared, newest)
                 if isinstance(found, StaleWork):
-                    self._add_stale(found)
+                    self._noted.add_stale(found)
 
     def _has_challenger(self, declared: Pipeline) -> bool:
         return any(CHALLENGER in each.aliases for each in self._list_models(declared))
@@ -440,11 +365,11 @@ class Walk:
     def _plan_made(self, declared: NightlyDeclaration, nights: Sequence[date]) -> None:
         """Plan the tables of a declaration of a plug-in, such as a recommender."""
         stage = load_hook(declared.plugin, declared.stage)
-        found = self._look(stage, self.settings, declared, nights, rebuild=self.rebuild)
+        found = self._noted.look(stage, self.settings, declared, nights, rebuild=self.rebuild)
         written: list[date] = []
         if isinstance(found, StaleWork):
             rows = count_rows(self.settings, declared.all_sources, last=max(nights))
-            written = self._add_stale(found, rows=rows)
+            written = self._noted.add_stale(found, rows=rows)
         for table in declared.tables:
             self._plan_check(table.prediction_table, checks.check_predictions, table, nights, written)
             assert isinstance(table, PluginTable)
@@ -452,23 +377,22 @@ class Walk:
 
     def _plan_release(self, declared: Realtime, condition: str) -> None:
         if condition:
-            self._add(RELEASE, declared.name, (), _model_cause(condition), condition=condition)
+            self._noted.add(RELEASE, declared.name, None, _model_cause(condition), condition=condition)
             return
         try:
-            found = self._look(release_model, self.settings, declared)
+            found = self._noted.look(release_model, self.settings, declared)
         except NotFoundError as error:
             self.blocked[declared.name] = str(error)
             return
         if isinstance(found, StaleWork):
-            self._add_stale(found)
+            self._noted.add_stale(found)
         elif found is not None:
-            self._add(RELEASE, declared.name, (), "an earlier release becomes current again")
+            self._noted.add(RELEASE, declared.name, None, "an earlier release becomes current again")
 
 
 _EXAMPLES = "historical_features"
 CALIBRATE = f"calibrate_{SCORE}"
 _AGAIN = "its rows are written again"
-_WITHOUT_DATES = (TRAINING_SET, TRAIN, REGISTER, GATE, RELEASE, CALIBRATE, "model", "judge", "ingest")
 
 
 def _model_cause(condition: str) -> str:

@@ -86,7 +86,7 @@ def publish(
         if current is not None and current.inputs == inputs and not (full or damage or replace_remote):
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
-        begin_work(f"publishing {pipeline.name}")
+        begin_work(f"publishing {pipeline.name}", stale=(current.inputs if current else "", inputs))
         _refuse_blocked(store, inputs)
         publication = Publication(
             settings=settings,
