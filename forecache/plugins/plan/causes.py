@@ -52,13 +52,15 @@ class CauseFinder:
             return self.compare_fingerprints(before, now)
         old, new = _split_inputs(before), _split_inputs(now)
         found: list[str] = []
+        # Of windows, a digest of the days in them: it says more only if nothing else has changed.
+        explains_days = all(old.get(name) == new.get(name) for name in {*old, *new} - {"days"})
         for name in dict.fromkeys([*new, *old]):
             was, comes = old.get(name), new.get(name)
             if was == comes or (name == "of" and old.get("model") != new.get("model")):
                 continue
             if name in _FINGERPRINTED and was and comes:
                 found += self.compare_fingerprints(was, comes)
-            elif not (name == "days" and any(each.startswith("raw_") and old.get(each) != new[each] for each in new)):
+            elif name != "days" or explains_days:
                 found.append(self._describe_change(name, was, comes))
         return list(dict.fromkeys(found))
 
