@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 setup-demo demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night release cluster prove-s3 prove-store prove-cluster figures notebook settings-doc metrics-doc images kubernetes docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night bench-plan release cluster prove-s3 prove-store prove-cluster figures notebook settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -137,6 +137,9 @@ bench-demo: setup ## The main job's time and memory, and the models' figures
 
 bench-night: setup ## The main job's night at ten million keys, beside PySpark and DuckDB with LightGBM by hand
 	@$(BIN)/python benchmarks/night.py $(ARGS)
+
+bench-plan: setup ## How near the estimates of `forecache plan` come to what runs take: the demo, the shop, thirty pipelines
+	@$(BIN)/python benchmarks/plan.py $(ARGS)
 
 bench-history: setup ## What three years of nightly history cost a run with nothing to do, and other commands
 	@$(BIN)/python benchmarks/history.py $(ARGS)

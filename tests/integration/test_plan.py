@@ -126,7 +126,7 @@ def causes_of(made: Plan, stage: str, subject: str) -> list[str]:
 
 SPEND = "pipelines/spend"
 CHANGES_NOTHING = ("a docstring", "the time of the training")
-_SQL = '`compute` ...hases", max(("sales... -> ...hases", min(("sales...'
+_SQL = '`compute` ...urchases", max(("sales"."a... -> ...urchases", min(("sales"."a...'
 _SQL_OF_VIEW = _SQL.replace("compute", "views.habits.compute")
 CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
     "a docstring": (

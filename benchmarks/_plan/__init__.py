@@ -1,0 +1,1 @@
+"""What `make bench-plan` runs in processes of their own."""
