@@ -110,7 +110,7 @@ def rows_of(section: str, measured: dict[str, Any]) -> list[Row]:
         Row("error of a run's core-seconds", Value.of(totals), "%", asked=limit, key="runs"),
         Row("runs whose stages were not those of the plan", Value.of([float(differing)]), f"of {len(runs)}"),
         Row(
-            "a plan", Value.of(run["plan_s"] for run in runs), "s",
+            "a plan", Value.of(run["plan_s"] for run in runs), "s CPU",
             asked=Asked(5.0, at_least=False, of_ratio=False, unit="s"), key="plan_s",
         ),
     ]  # fmt: skip

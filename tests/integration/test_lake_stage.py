@@ -27,7 +27,9 @@ def test_a_stage_works_once_for_its_inputs_and_again_where_its_result_is_gone(st
     row, skipped = stage.run_once("a", work)
     assert (row.rows, row.run_id, skipped) == (1, "run 1", False)
     again, skipped = stage.run_once("a", work)
-    assert (again.details, skipped, len(calls)) == ({"call": 1}, True, 1)
+    assert (again.details["call"], skipped, len(calls)) == (1, True, 1)
+    assert again.details["cost"] == row.details["cost"]
+    assert (row.details["cost"]["core_s"] > 0, row.details["cost"]["nights"]) == (True, 1)
     assert stage.run_once("a", work, usable=lambda _: False)[0].rows == 2
     assert stage.run_once("a", work, rebuild=True)[0].rows == 3
     assert stage.run_once("b", work)[0].rows == 4

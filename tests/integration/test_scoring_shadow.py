@@ -234,7 +234,7 @@ def test_a_night_with_a_challenger_has_a_plan_of_both_models_and_what_came_of_it
     rows = [last_record(settings, stage, asking.name, days[0]) for stage in (STAGE, SHADOW_STAGE)]
     costs = [row.details["cost"]["core_s"] for row in rows if row is not None]
     assert len(costs) == 2
-    assert sum(costs) >= first["actual"]["core_s"]
+    assert min(costs) > 0
 
 
 class Killed(BaseException):

@@ -1,0 +1,43 @@
+"""CPU time is given out once, also if stages are nested, and that of child processes counts."""
+
+import os
+import subprocess
+import sys
+import time
+
+from forecache.kit.process.usage import CpuMeter, own_cpu_s, peak_memory_bytes, tree_cpu_s
+
+_BUSY = "import time\nwhile time.process_time() < {}: pass"
+
+
+def use(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_the_time_of_an_inner_stage_is_not_in_that_of_the_outer_one() -> None:
+    outer = CpuMeter()
+    use(0.05)
+    inner = CpuMeter()
+    use(0.1)
+    of_inner = inner.take_s()
+    use(0.05)
+    of_outer = outer.take_s()
+    assert 0.1 <= of_inner < 0.15
+    assert 0.1 <= of_outer < 0.15
+    assert outer.take_s() < 0.02
+    assert inner.take_s() < 0.02
+
+
+def test_the_time_of_children_counts_while_they_run_and_after_they_have_ended() -> None:
+    before, peak = own_cpu_s(), peak_memory_bytes()
+    with subprocess.Popen([sys.executable, "-c", _BUSY.format(0.3) + "\ninput()"], stdin=subprocess.PIPE) as child:
+        while tree_cpu_s(child.pid) < 0.3:
+            time.sleep(0.01)
+        running = own_cpu_s() - before
+        assert running >= 0.25
+        assert peak_memory_bytes() > peak
+        child.communicate(b"\n")
+    assert own_cpu_s() - before >= 0.25
+    assert abs(own_cpu_s() - tree_cpu_s(os.getpid())) < 0.1
