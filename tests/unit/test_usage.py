@@ -32,7 +32,7 @@ def test_the_time_of_an_inner_stage_is_not_in_that_of_the_outer_one() -> None:
 
 def test_the_time_of_children_counts_while_they_run_and_after_they_have_ended() -> None:
     before, peak = own_cpu_s(), peak_memory_bytes()
-    with subprocess.Popen([sys.executable, "-c", _BUSY.format(0.3) + "\ninput()"], stdin=subprocess.PIPE) as child:
+    with subprocess.Popen([sys.executable, "-c", _BUSY.format(0.4) + "\ninput()"], stdin=subprocess.PIPE) as child:
         while tree_cpu_s(child.pid) < 0.3:
             time.sleep(0.01)
         running = own_cpu_s() - before

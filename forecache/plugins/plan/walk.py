@@ -112,16 +112,16 @@ class Walk:
             self._noted.causes.pending[source.raw_table] = work.cause
 
     def _plan_declaration(self, declared: Nightly, nights: Sequence[date], job: str) -> None:
-        is_trained = isinstance(declared, Pipeline | Realtime) and declared.is_trained
         views = () if isinstance(declared, NightlyDeclaration | FeatureView) else declared.views
         self._noted.causes.views = [view.name for view in views]
         for view in (declared,) if isinstance(declared, FeatureView) else views if job != "training" else ():
             self._plan_view(view, nights)
         condition = ""
-        if is_trained and job in ("training", "full"):
-            condition = self._plan_training(declared, max(nights))
-        elif is_trained:
-            self._note_training(declared)
+        if isinstance(declared, Pipeline | Realtime) and declared.is_trained:
+            if job in ("training", "full"):
+                condition = self._plan_training(declared, max(nights))
+            else:
+                self._note_training(declared)
         if isinstance(declared, Pipeline) and job != "training":
             self._plan_scores(declared, nights, condition)
         if isinstance(declared, NightlyDeclaration):
