@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import DateParam, DateRangeParam, command, resolve_range, settings
+from forecache.cli.base import DateParam, DatesParam, Ranges, command, resolve_ranges, settings
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.output import size as format_size
 from forecache.cli.resolve_names import resolve_nightly_names, resolve_trained_names
@@ -30,7 +30,7 @@ HAS_WORK = 10
 )
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 @click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest complete one.")
-@click.option("--dates", "nights", type=DateRangeParam(), help="A range of as-of dates, both ends included.")
+@click.option("--dates", type=DatesParam(), help="As-of dates and ranges, FIRST..LAST, with commas.")
 @click.option(
     "--job",
     type=click.Choice(["nightly", "training", "ingest", "full"]),
@@ -43,7 +43,7 @@ HAS_WORK = 10
 def plan(
     pipelines: tuple[str, ...],
     night: date | None,
-    nights: tuple[date, date] | None,
+    dates: Ranges | None,
     job: Any,
     rebuild: bool,
     markdown: bool,
@@ -65,7 +65,7 @@ def plan(
         names = list(project.trained_models if job == "training" else project.nightly)
         if project.broken:
             raise PipelinesFailedError({**project.broken}, of=len(names) + len(project.broken))
-    found = plan_run(current, RunRequest(names, (), resolve_range(night, nights), job, rebuild))
+    found = plan_run(current, RunRequest(names, job=job, rebuild=rebuild), ranges=resolve_ranges(night, dates))
     if wants_json():
         print_json(found.as_dict())
     elif markdown:

@@ -1,5 +1,6 @@
 """Make a plan: walk through the run, and estimate each stage that it finds."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -9,11 +10,13 @@ from forecache.lake.ingest.ingest import STAGE as INGEST
 from forecache.plugins.plan.estimates import Estimator
 from forecache.plugins.plan.plan import Plan, PlannedStage, price_of
 from forecache.plugins.plan.walk import Walk
-from forecache.runs import RunRequest
+from forecache.runs import Nights, RunRequest
 
 
-def plan_run(settings: Settings, request: RunRequest) -> Plan:
+def plan_run(settings: Settings, request: RunRequest, *, ranges: Sequence[Nights] | None = None) -> Plan:
     """Plan what a run would do, without writing anything.
+
+    `ranges` are several ranges of as-of dates, in place of the one of the request.
 
     Raises:
         NotFoundError: A declaration is not there.
@@ -21,7 +24,7 @@ def plan_run(settings: Settings, request: RunRequest) -> Plan:
     """
     walk = Walk(settings, rebuild=request.rebuild)
     with only_look():
-        walk.follow(request)
+        walk.follow(request, ranges or [request.nights])
         estimator = Estimator(settings, sorted({each.subject for each in walk.found}))
     stages = []
     for each in walk.found:

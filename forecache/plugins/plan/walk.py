@@ -53,7 +53,7 @@ from forecache.operations.release import release_model
 from forecache.plugins.plan.causes import describe_content_change
 from forecache.plugins.plan.findings import Findings, FoundWork
 from forecache.plugins.plan.sources import find_source_work
-from forecache.runs import RunRequest, as_of_span, choose_job, find_follow_up_sources
+from forecache.runs import Nights, RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import night_inputs
@@ -78,7 +78,7 @@ class Walk:
         """The stages that would run."""
         return self._noted.found
 
-    def follow(self, request: RunRequest) -> None:
+    def follow(self, request: RunRequest, ranges: Sequence[Nights | None]) -> None:
         """Go through all that a request asks for."""
         chosen = [load_nightly(self.settings, name) for name in request.pipelines]
         sources = {s.name: s for declared in chosen for s in declared.all_sources if isinstance(s, Source)}
@@ -93,9 +93,9 @@ class Walk:
                 self.blocked[declared.name] = f"its source {lacking[0]} cannot be read"
                 continue
             with self._note_error(declared.name):
-                span = as_of_span(declared, request.nights)
-                job = choose_job(self.settings, declared, request.job)
-                self._plan_declaration(declared, declared.schedule.as_of_dates(*span), job)
+                spans = [as_of_span(declared, each) for each in ranges]
+                nights = sorted({night for span in spans for night in declared.schedule.as_of_dates(*span)})
+                self._plan_declaration(declared, nights, choose_job(self.settings, declared, request.job))
 
     @contextmanager
     def _note_error(self, name: str) -> Iterator[None]:
