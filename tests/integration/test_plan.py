@@ -195,7 +195,13 @@ CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
     "a model's parameter": (
         "full",
         lambda p: p.edit("parameters", '"n_estimators": 20', '"n_estimators": 25'),
-        {("train", "spend"): ["`planned_project.parameters:tree_parameters` changed, which `model.build` reaches"]},
+        {
+            ("train", "spend"): [
+                "its training set is written again",
+                "`features.spent_3d` is new",
+                "`planned_project.parameters:tree_parameters` changed, which `model.build` reaches",
+            ]
+        },
     ),
     "a value of the training": (
         "full",
