@@ -287,4 +287,4 @@ def show_in_commands(project: PlannedProject) -> None:
     assert "| score | spend | 2026-01-17 | " in text
     code, text = call("spend", "--date", str(DAYS[18]))
     assert code == HAS_WORK
-    assert "spend would stop: The night 2026-01-19 is empty" in text
+    assert "spend would stop: As-of date 2026-01-19 is empty" in text
