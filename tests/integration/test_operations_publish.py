@@ -72,7 +72,7 @@ def test_the_ledger_has_what_each_publish_took_and_the_cost_says_which_are_missi
     def fail(*_: object) -> None:
         raise OSError("The disk is full.")
 
-    monkeypatch.setattr("forecache.operations.publish_night.append_records", fail)
+    monkeypatch.setattr("forecache.lake.stage_runner.append_records", fail)
     assert publish_night(settings, churn()).details["version"] == 2, "it is served, whatever becomes of the ledger"
     found = records_since(settings, long_ago)
     assert describe_unrecorded(settings, found, long_ago) == ["What 1 of 2 publishes of churn took is not known."]
