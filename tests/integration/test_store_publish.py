@@ -332,6 +332,15 @@ def test_gates_stop_a_publish_and_leave_the_served_version(settings: Settings) -
     assert served(open_store(settings, "churn")) == scores(1000)
 
 
+def test_scores_of_a_new_model_are_not_compared_with_those_of_the_served_one(settings: Settings) -> None:
+    write_night(settings, predictions(scores(1000)))
+    publish(settings, churn())
+    shifted = {key: value**3 for key, value in scores(1000).items()}
+    write_night(settings, predictions(shifted, night=NEXT_NIGHT, model_version=4), night=NEXT_NIGHT)
+    publish(settings, churn(rules=replace(OPEN_RULES, max_psi=0.2)))
+    assert served(open_store(settings, "churn")) == shifted
+
+
 def test_statistics_after_small_segments_are_those_of_a_rebuild(settings: Settings) -> None:
     write_night(settings, predictions({**scores(500), "00009": None}))
     publish(settings, churn())

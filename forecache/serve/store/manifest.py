@@ -91,6 +91,10 @@ class Provenance:
     as_of: str = ""  # of a streamed row; "": that of the version
 
     @property
+    def model(self) -> tuple[str, int]:
+        return self.model_name, self.model_version
+
+    @property
     def id(self) -> str:
         """Sixteen hex digits that name this provenance in the rows that carry it."""
         parts = {name: value for name, value in asdict(self).items() if name != "as_of" or value}
