@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import CheckError
+from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion
@@ -171,6 +172,16 @@ def show_verdict(verdict: "GateVerdict") -> None:
         for check in verdict.checks
     ]
     show_table(("", "check", "value", "limit", "reason"), rows, right=("value", "limit"))
+
+
+def show_registered(settings: Settings, results: Sequence[StageResult]) -> None:
+    """Print the metrics and the gate's verdict on each model that a run has registered."""
+    registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
+    if registered:
+        from forecache.declare.loading import load_trainable
+
+        pipelines = [load_trainable(settings, name) for name in registered]
+        show_models(collect_verdicts(settings, pipelines, versions=registered))
 
 
 def collect_verdicts(

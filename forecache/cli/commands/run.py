@@ -40,6 +40,7 @@ def _run_job(
     made_by: str = "",
     max_core_hours: float | None = None,
 ) -> None:
+    from forecache.cli.commands.models import show_registered
     from forecache.operations.backfill import BackfillRun, BudgetSpentError, DateChoice, run_backfill
 
     current = settings()
@@ -113,7 +114,7 @@ def _run_job(
             for warning in result.details.get("warnings", ()) if result.stage == "training_set" else ():
                 click.secho(f"! {warning}", fg="yellow", err=True)
         _show_quarantined(results)
-        _show_verdicts(current, results)
+        show_registered(current, results)
     if job == "ingest" and ranges:
         _show_unread(current, pipelines, sources, ranges)
     if only is not None and (isinstance(only, BudgetSpentError) or not failures):
@@ -155,17 +156,6 @@ def _show_quarantined(results: list[StageResult]) -> None:
                 fg="yellow",
                 err=True,
             )
-
-
-def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
-    """Print the metrics and the gate's verdict on each model that was registered."""
-    registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
-    if registered:
-        from forecache.cli.commands.models import collect_verdicts, show_models
-        from forecache.declare.loading import load_trainable
-
-        pipelines = [load_trainable(current, name) for name in registered]
-        show_models(collect_verdicts(current, pipelines, versions=registered))
 
 
 @command(

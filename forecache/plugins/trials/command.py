@@ -19,6 +19,7 @@ from forecache.cli.base import (
     resolve_ranges,
     settings,
 )
+from forecache.cli.commands.models import show_registered
 from forecache.cli.output import print_json, show, show_rows, show_stages, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import resolve_nightly_names
@@ -93,6 +94,7 @@ def _show_run(trial: Settings, results: list[StageResult]) -> None:
         return
     if results:
         show_stages(results)
+        show_registered(trial, results)
     environment, _, name = trial.env.partition("/")
     text = f"{len(computed)} of {len(results)} stages were computed in the trial {name!r}, the others were there."
     click.echo(text if results else f"Nothing differs from {environment}.")

@@ -187,13 +187,12 @@ def encode_night(publication: Publication, pool: ProcessPool) -> EncodedRows:
             remedy="Nothing was published. Check the files of the table.",
         )
     current = publication.current
-    is_same_model = current is not None and current.provenance.model == publication.encoding.provenance.model
     check_gates(
         publication.pipeline.publishing,
         current=current,
         rows=night.in_batch,
         nulls=night.nulls,
-        drifted=measure_drift(current, night.samples) if current is not None and is_same_model else {},
+        drifted={} if current is None or publication.has_new_model else measure_drift(current, night.samples),
     )
     night = _add_streamed_rows(publication, night)
     publish_step("encoded")

@@ -144,6 +144,7 @@ def build_incremental(publication: Publication) -> PendingVersion:
         # The version would name a model that made few of its rows.
         raise ChangesUnavailable(f"another run made {of_batch:,} of {rows:,} rows")
     nulls, histograms, drifted = _updated_statistics(current, row_changes)
+    drifted = {} if publication.has_new_model else drifted
     check_gates(publication.pipeline.publishing, current=current, rows=in_batch, nulls=nulls, drifted=drifted)
     publish_step("encoded")
     manifest = _build_version(

@@ -58,6 +58,11 @@ class Publication:
     def num_streamed(self) -> int:
         return 0 if self.overlay is None else self.overlay.num_rows
 
+    @property
+    def has_new_model(self) -> bool:
+        """Tell if the current version is of another model, whose scores the gate has compared."""
+        return self.current is not None and self.current.provenance.model != self.encoding.provenance.model
+
     @cached_property
     def encoding(self) -> EntryEncoding:
         """The encoding of the rows, with their most frequent provenance as the version's."""
