@@ -27,7 +27,8 @@ class Publish:
         max_null_share: Largest share of nulls in any served field; None: no null in predictions, any number in the
             features of a view, in which null means unknown.
         max_psi: Largest population stability index of a served number against the current version, if the same model
-            made both (the gate judges a new one); None: any. Classes are compared by `Drift`; with `Drift(blocking=True)` a night with a large effect is not published.
+            made both (the gate judges a new one); None: any. Classes are compared by `Drift`; with
+            `Drift(blocking=True)` a night with a large effect is not published.
         compact_share: If more than this share of the keys changed, the publish is full; if the small segments together
             hold more than this share, they are merged with the base.
         max_segments: Most segments of a version, the base included, before they are merged; at most 64.
