@@ -7,7 +7,7 @@ project's source that the value reaches, with a hash of each.
 import dataclasses
 import hashlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 from forecache.declare.code.fingerprint import ValueDescriber, find_declared
 from forecache.declare.code.reach import ReachedCode
 
+ORDER = " (order)"
+"""Ends the path of a list of names, beside the paths of the names themselves."""
 _MOST_SHOWN = 4000
 """Characters of a value that are kept."""
 
@@ -72,6 +74,9 @@ def _list_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, Mapping) and value:
         for name, each in value.items():
             yield from _list_values(each, _join(path, str(name)))
+    elif isinstance(value, (tuple, list)) and _are_names(value) and not _name_part(path, len(value), 0).isidentifier():
+        yield from ((_join(path, each), each) for each in value)
+        yield f"{path}{ORDER}", value
     elif isinstance(value, (tuple, list)) and value:
         for number, each in enumerate(value):
             yield from _list_values(each, _join(path, _find_name(each) or _name_part(path, len(value), number)))
@@ -80,6 +85,12 @@ def _list_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _list_values(getattr(value, each.name), _join(path, each.name))
     else:
         yield path, value
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    """Tell if these are several names of columns or features, each once, so that one says more than its place."""
+    are_texts = all(isinstance(each, str) and each.isidentifier() and find_declared(each) is None for each in values)
+    return len(values) > 1 and are_texts and len(set(values)) == len(values)
 
 
 _PARTS = {

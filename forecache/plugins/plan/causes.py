@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from forecache.base.settings import Settings
-from forecache.declare.code.definition import Definition
+from forecache.declare.code.definition import ORDER, Definition
 from forecache.lake.definitions import read_definition
 from forecache.lake.stage_runner import StaleWork
 
@@ -137,6 +137,8 @@ def _compare_values(old: Definition, new: Definition) -> Iterator[str]:
             yield f"`{path}` is {word}" + (f": {_cut(whole[0])}" if whole and word == "new" else "")
     for path, (shown, digest) in new.values.items():
         if path not in old.values or old.values[path][1] == digest:
+            continue
+        if path.endswith(ORDER) and any(each.startswith(f"{path.removesuffix(ORDER)}.") for each in (*added, *gone)):
             continue
         was = old.values[path][0]
         if shown.startswith(("function ", "class ")):
