@@ -134,7 +134,8 @@ def _compare_values(old: Definition, new: Definition) -> Iterator[str]:
     for word, paths, others in (("new", added, old.values), ("gone", gone, new.values)):
         for path in _shorten(paths, others):
             whole = (new if word == "new" else old).values.get(path)
-            yield f"`{path}` is {word}" + (f": {_cut(whole[0])}" if whole and word == "new" else "")
+            says_more = whole is not None and word == "new" and whole[0] != repr(path.rpartition(".")[2])
+            yield f"`{path}` is {word}" + (f": {_cut(whole[0])}" if whole and says_more else "")
     for path, (shown, digest) in new.values.items():
         if path not in old.values or old.values[path][1] == digest:
             continue
