@@ -58,6 +58,7 @@ PLUGINS = {
         },
         hooks={"orchestration": "orchestration:build_definitions", "cost_lines": "cost_report:lines_of"},
     ),
+    "diff": Plugin(commands={"diff": ("command:diff", "What differs between two environments, dates or versions.")}),
     "doctor": Plugin(
         commands={"doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem.")}
     ),

@@ -47,7 +47,7 @@ _SECTIONS = {
     "Start": ("init", "demo", "dev", "doctor", "settings", "version", "completion"),
     "Data and features": ("ingest", "tables", "query", "features", "maintain"),
     "Nightly runs": ("run", "get", "explain", "mail"),
-    "Changes": ("plan", "try", "trials"),
+    "Changes": ("plan", "try", "trials", "diff"),
     "Models": ("train", "tune", "models", "promote", "challenge", "shadow", "monitor", "drift"),
     "Published versions": ("publish", "rollback", "store"),
     "Server": ("serve", "tokens", "status", "report"),

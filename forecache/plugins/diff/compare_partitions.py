@@ -1,0 +1,429 @@
+"""Compares two partitions by key, with bounded memory: rows added, gone and changed, and each column's changes.
+
+One full outer join in DuckDB, which spills to disk, aggregates all columns. Files that both sides share are not joined,
+and if both consist of the same files nothing is read. Ranks and lists are compared on a sample of keys, by hash, so
+that it is the same in every run. As in `GROUP BY`, null equals null, NaN equals NaN, and 0.0 equals -0.0.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from forecache.base.errors import InputError
+from forecache.lake.query import quote_name, scratch_database
+from forecache.models.registry.gate.score_metrics import spearman
+from forecache.plugins.diff.distributions import (
+    Bins,
+    Distribution,
+    choose_bins,
+    describe_all,
+    measure,
+    population_stability,
+)
+from forecache.plugins.diff.partition import Kind, Partition, kind_of
+
+SAMPLED_KEYS = 100_000
+_SAMPLED_VALUES = 10_000_000
+_COLUMNS_AT_ONCE = 24
+_TRANSITIONS = 5
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A key whose value changed by a large distance."""
+
+    key: tuple[Any, ...]
+    before: Any
+    after: Any
+    distance: float
+
+
+@dataclass(frozen=True)
+class ColumnDiff:
+    """The changes of a column; figures of changes are of the keys that both sides have.
+
+    Attributes:
+        type_before, type_after: Arrow types; "": that side has no such column.
+        changed: Values that differ; None if only one side has the column.
+        mean_change: Mean of after - before over the keys with two known numbers, unchanged ones included.
+        largest_change: Largest distance: of numbers the absolute difference, of vectors the Euclidean one.
+        rank_correlation: Spearman's, over the sample; of lists the mean of those over their common items.
+        overlap: Of lists, the mean share of the items in both of those in either, over the sample.
+        transitions: Of texts and booleans, the most frequent changes in the sample: (before, after, keys).
+    """
+
+    name: str
+    kind: Kind
+    type_before: str
+    type_after: str
+    bins: Bins
+    before: Distribution | None = None
+    after: Distribution | None = None
+    psi: float | None = None
+    changed: int | None = None
+    became_unknown: int = 0
+    became_known: int = 0
+    mean_change: float | None = None
+    mean_absolute_change: float | None = None
+    largest_change: float | None = None
+    movers: Sequence[Mover] = ()
+    rank_correlation: float | None = None
+    overlap: float | None = None
+    transitions: Sequence[tuple[str, str, int]] = ()
+
+
+@dataclass(frozen=True)
+class PartitionDiff:
+    """What differs between two partitions.
+
+    Attributes:
+        changed: Keys of both sides with another value in any column; `answers_changed` in one of `answers`.
+        sampled: Keys on which ranks, lists and quantiles are compared; all if there are no more.
+        is_same_files: Both sides consist of the same files, which were not read.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    answers: tuple[str, ...]
+    rows_before: int
+    rows_after: int
+    added: int = 0
+    gone: int = 0
+    changed: int = 0
+    answers_changed: int = 0
+    sampled: int = 0
+    is_same_files: bool = False
+    columns: Sequence[ColumnDiff] = ()
+
+    @property
+    def unchanged(self) -> int:
+        return self.rows_before - self.gone - self.changed
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.added or self.gone or self.changed or any(each.changed is None for each in self.columns))
+
+    @property
+    def changed_share(self) -> float:
+        """Share of the keys of either side whose answer is another one, or on one side only."""
+        either = self.rows_before + self.added
+        return (self.added + self.gone + self.answers_changed) / either if either else 0.0
+
+
+@dataclass
+class _Found:
+    """What the join has found of a column."""
+
+    changed: int = 0
+    became_unknown: int = 0
+    became_known: int = 0
+    pairs: int = 0
+    change: float | None = None
+    absolute: float | None = None
+    largest: float | None = None
+    movers: list[Mover] = field(default_factory=list)
+
+
+def compare_partitions(
+    before: Partition, after: Partition, key: Sequence[str], *, answers: Sequence[str] = (), top: int = 5
+) -> PartitionDiff:
+    """Compare two partitions whose rows have unique keys.
+
+    Args:
+        answers: The columns that are answers; (): all.
+        top: Keys that moved most, of each column of numbers or vectors.
+
+    Raises:
+        InputError: A side has rows and lacks a column of the key.
+    """
+    ours, theirs = ({side.identity(file): file for file in side.files} for side in (before, after))
+    table = after.table if after.files else before.table
+    same = PartitionDiff(
+        table, tuple(key), tuple(answers), before.rows, after.rows, is_same_files=ours.keys() == theirs.keys()
+    )
+    if same.is_same_files:
+        return same
+    for side in (before, after):
+        missing = [name for name in key if side.files and name not in side.types]
+        if missing:
+            raise InputError(
+                f"{side.table} of {side.settings.env or 'this installation'} has no column {missing[0]!r}, which is "
+                "part of the key."
+            )
+    with scratch_database(before.settings if before.settings.base is None else after.settings) as connection:
+        # The statistics of a Parquet file leave NaN out, and by them DuckDB 2.0 takes isnan() to be false.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'; SET preserve_insertion_order = false")
+        before.register(connection, "before_all", before.files)
+        after.register(connection, "after_all", after.files)
+        before.register(connection, "before_own", [file for each, file in ours.items() if each not in theirs])
+        after.register(connection, "after_own", [file for each, file in theirs.items() if each not in ours])
+        return _Comparison(connection, before, after, same, top).run()
+
+
+class _Comparison:
+    """The comparison of two partitions that a connection has views of."""
+
+    def __init__(self, connection: Any, before: Partition, after: Partition, about: PartitionDiff, top: int) -> None:
+        self.connection, self.about, self.top = connection, about, top
+        self.types = ({**before.types}, {**after.types})
+        names = [name for name in dict.fromkeys([*before.types, *after.types]) if name not in about.key]
+        self.common = [name for name in names if all(name in types for types in self.types)]
+        self.names = names
+        self.kinds: dict[str, Kind] = {}
+        for name in names:
+            kinds = {kind_of(types[name]) for types in self.types if name in types}
+            self.kinds[name] = kinds.pop() if len(kinds) == 1 else "other"
+        self.answers = [name for name in about.answers or names if name in self.common]
+        most = min(SAMPLED_KEYS, _SAMPLED_VALUES // max(1, len(names)))
+        self.every = max(1, max(about.rows_before, about.rows_after) // most)
+
+    def run(self) -> PartitionDiff:
+        about = self.about
+        for side, types in zip(("before", "after"), self.types, strict=True):
+            where = f"hash({_listed(about.key)}) % {self.every} = 0" if types else "false"
+            self.connection.execute(f"CREATE TEMP TABLE {side}_sample AS SELECT * FROM {side}_all WHERE {where}")
+        keys = f"SELECT {_listed(about.key)} FROM "
+        sides = [f"{keys}{side}_sample" for side, types in zip(("before", "after"), self.types, strict=True) if types]
+        sampled = self._one(f"SELECT count(*) FROM ({' UNION '.join(sides)})")[0]
+        counts, found = self._join() if all(self.types) else (self._one_side(), {})
+        samples = [{name: self._sample(side, name) for name in self.names} for side in (0, 1)]
+        nothing = np.array([])
+        bins = {
+            name: choose_bins(self.kinds[name], *(nothing if each[name] is None else each[name] for each in samples))
+            for name in self.names
+        }
+        described: list[Mapping[str, Distribution]] = []
+        judged: list[Mapping[str, list[int]]] = []
+        for side, place in (("before", 0), ("after", 1)):
+            kinds = {name: self.kinds[name] for name in self.names if name in self.types[place]}
+            own = {name: sample for name, sample in samples[place].items() if sample is not None}
+            distributions, of_side = describe_all(self.connection, f"{side}_all", kinds, bins, own)
+            described.append(distributions)
+            judged.append(of_side)
+        columns = [self._column(name, bins[name], described, judged, found.get(name), samples) for name in self.names]
+        return PartitionDiff(
+            about.table, about.key, about.answers, about.rows_before, about.rows_after, *counts,
+            sampled=sampled, columns=columns,
+        )  # fmt: skip
+
+    def _one(self, sql: str) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = self.connection.execute(sql).fetchone()
+        return row
+
+    def _one_side(self) -> tuple[int, int, int, int]:
+        return (self.about.rows_after, 0, 0, 0) if self.types[1] else (0, self.about.rows_before, 0, 0)
+
+    def _join(self) -> tuple[tuple[int, int, int, int], dict[str, _Found]]:
+        """Added, gone, changed and changed answers; and the changes of each column that both sides have."""
+        found: dict[str, _Found] = {}
+        counts: tuple[int, int, int, int] | None = None
+        whole = [self.common[at : at + _COLUMNS_AT_ONCE] for at in range(0, len(self.common), _COLUMNS_AT_ONCE)] or [[]]
+        if len(whole) > 1:  # whether a row changed is known from the hash of all its columns
+            counts = self._count_rows()
+        for some in whole:
+            parts = [] if counts else _row_counts(self.about.key, some, self.answers)
+            for name in some:
+                parts += self._changes(name)
+            row = self._one(f"SELECT {', '.join(parts)} FROM ({self._joined(some)})") if parts else ()
+            if counts is None:
+                counts, row = (row[0], row[1], row[2], row[3]), row[4:]
+            width = len(self._changes(some[0])) if some else 0
+            for place, name in enumerate(some):
+                found[name] = self._read(name, row[place * width : (place + 1) * width])
+        assert counts is not None
+        return counts, found
+
+    def _joined(self, names: Sequence[str]) -> str:
+        """The rows of both sides, next to each other: k0.., b0.., a0.., and whether each column differs, d0.."""
+        key = self.about.key
+        keys = [f"k{place}" for place in range(len(key))]
+        sides = []
+        for side, letter in (("before", "b"), ("after", "a")):
+            of_key = [f"{quote_name(name)} AS k{place}" for place, name in enumerate(key)]
+            values = [f"{quote_name(name)} AS {letter}{place}" for place, name in enumerate(names)]
+            sides.append(f"(SELECT {', '.join([*of_key, *values])} FROM {side}_own)")
+        same = " AND ".join(f"b.{name} = a.{name}" for name in keys)
+        both = "b.k0 IS NOT NULL AND a.k0 IS NOT NULL"
+        selected = [
+            "b.k0 IS NOT NULL AS before_has", "a.k0 IS NOT NULL AS after_has",
+            *(f"coalesce(b.{name}, a.{name}) AS {name}" for name in keys),
+            *(f"{letter}.{letter}{place}" for place in range(len(names)) for letter in "ba"),
+            *(f"({both} AND b.b{place} IS DISTINCT FROM a.a{place}) AS d{place}" for place in range(len(names))),
+        ]  # fmt: skip
+        return f"SELECT {', '.join(selected)} FROM {sides[0]} b FULL OUTER JOIN {sides[1]} a ON {same}"
+
+    def _count_rows(self) -> tuple[int, int, int, int]:
+        key = self.about.key
+        hashed = [f"{_listed(key)}", f"hash({_listed(self.common)}) AS h"]
+        hashed += [f"hash({_listed(self.answers)}) AS w" if self.answers else "0 AS w"]
+        sides = [f"(SELECT {', '.join(hashed)} FROM {side}_own)" for side in ("before", "after")]
+        same = " AND ".join(f"b.{quote_name(name)} = a.{quote_name(name)}" for name in key)
+        first = quote_name(key[0])
+        both = f"b.{first} IS NOT NULL AND a.{first} IS NOT NULL"
+        added, gone, changed, answers = self._one(
+            f"SELECT count(*) FILTER (b.{first} IS NULL), count(*) FILTER (a.{first} IS NULL), "
+            f"count(*) FILTER ({both} AND b.h <> a.h), count(*) FILTER ({both} AND b.w <> a.w) "
+            f"FROM {sides[0]} b FULL OUTER JOIN {sides[1]} a ON {same}"
+        )
+        return added, gone, changed, answers
+
+    def _changes(self, name: str) -> list[str]:
+        """SQL of the aggregates of a column of the join, whatever its kind, always as many."""
+        place = self.common.index(name) % _COLUMNS_AT_ONCE
+        before, after, differs = f"b{place}", f"a{place}", f"d{place}"
+        kind = self.kinds[name]
+        unknown = [f"{value} IS NULL" for value in (before, after)]
+        if kind == "number":
+            unknown = [f"({value} IS NULL OR isnan({value}::DOUBLE))" for value in (before, after)]
+        became = [
+            f"{differs} AND {unknown[1]} AND NOT {unknown[0]}",
+            f"{differs} AND {unknown[0]} AND NOT {unknown[1]}",
+        ]
+        counts = [f"count(*) FILTER ({condition})" for condition in (differs, *became)]
+        if kind not in ("number", "vector") or not self._is_measured(name):
+            return [*counts, "0", "NULL", "NULL", "NULL", "NULL"]
+        if kind == "number":
+            change = f"({after}::DOUBLE - {before}::DOUBLE)"
+            change = f"CASE WHEN NOT isnan({change}) THEN {change} END"
+            distance = f"abs({change})"
+        else:
+            lists = [f"list_transform({value}, lambda x: coalesce(x, 0)::DOUBLE)" for value in (before, after)]
+            fits = f"len({before}) = len({after}) AND len({before}) > 0"
+            change = "NULL::DOUBLE"
+            distance = f"CASE WHEN {fits} THEN list_distance({', '.join(lists)}) END"
+        keys = ", ".join(f"k{at}" for at in range(len(self.about.key)))
+        movers = (
+            f"arg_max({{'k': [{_texts(self.about.key)}], 'v': {{'b': {before}, 'a': {after}}}, 'd': {distance}}}, "
+            f"{{'d': {distance}, 'h': hash({keys})}}, {self.top}) FILTER ({differs} AND {distance} > 0)"
+            if self.top
+            else "NULL"
+        )
+        return [*counts, f"count({distance})", f"sum({change})", f"sum({distance})", f"max({distance})", movers]
+
+    def _is_measured(self, name: str) -> bool:
+        return all(kind_of(types[name]) == self.kinds[name] for types in self.types)
+
+    def _read(self, name: str, values: Sequence[Any]) -> _Found:
+        *figures, movers = values
+        shown = [
+            Mover(tuple(each["k"]), each["v"]["b"], each["v"]["a"], each["d"])
+            for each in movers or ()
+        ]  # fmt: skip
+        return _Found(*figures, movers=shown)
+
+    def _sample(self, side: int, name: str) -> np.ndarray | None:
+        """The values of a column in the sample of a side; None if it has no such column, or none that is counted."""
+        if name not in self.types[side] or self.kinds[name] == "other":
+            return None
+        kind = self.kinds[name]
+        is_text = kind in ("text", "boolean")
+        value = f"{quote_name(name)}::VARCHAR" if is_text else measure(name, kind)
+        rows = self.connection.execute(f"SELECT {value} AS v FROM {('before', 'after')[side]}_sample").fetchnumpy()["v"]
+        return _as_values(rows, is_text)
+
+    def _column(
+        self,
+        name: str,
+        bins: Bins,
+        described: Sequence[Mapping[str, Distribution]],
+        judged: Sequence[Mapping[str, list[int]]],
+        found: _Found | None,
+        samples: Sequence[Mapping[str, np.ndarray | None]],
+    ) -> ColumnDiff:
+        kinds = [str(types[name]) if name in types else "" for types in self.types]
+        of_sides = [each.get(name) for each in described]
+        made = ColumnDiff(name, self.kinds[name], *kinds, bins, *of_sides)
+        if found is None:
+            return made
+        ranks: dict[str, Any] = {}
+        if found.changed:
+            ranks = self._compare_sampled(name)
+        psi = population_stability(judged[0].get(name, ()), judged[1].get(name, ()))
+        shared = self._shared_rows()
+        pairs = found.pairs + (shared if found.pairs else 0)
+        return ColumnDiff(
+            name, self.kinds[name], *kinds, bins, *of_sides, psi, found.changed, found.became_unknown,
+            found.became_known,
+            None if found.change is None or not pairs else found.change / pairs,
+            None if found.absolute is None or not pairs else found.absolute / pairs,
+            found.largest, found.movers, **ranks,
+        )  # fmt: skip
+
+    def _shared_rows(self) -> int:
+        """Rows of the files that both sides share, which were not joined."""
+        if not hasattr(self, "_shared"):
+            self._shared = self._one("SELECT (SELECT count(*) FROM before_all) - (SELECT count(*) FROM before_own)")[0]
+        return int(self._shared)
+
+    def _compare_sampled(self, name: str) -> dict[str, Any]:
+        """Ranks, overlap and transitions of a column over the keys that both samples have."""
+        kind, column = self.kinds[name], quote_name(name)
+        if kind not in ("number", "list", "text", "boolean"):
+            return {}
+        shown = {"number": f"{column}::DOUBLE", "list": column}.get(kind, f"{column}::VARCHAR")
+        shown = shown.replace(column, "{side}." + column)
+        same = " AND ".join(f"b.{quote_name(each)} = a.{quote_name(each)}" for each in self.about.key)
+        found = self.connection.execute(
+            f"SELECT {shown.format(side='b')} AS b, {shown.format(side='a')} AS a FROM before_sample b "
+            f"JOIN after_sample a ON {same}"
+        )
+        if kind == "list":
+            return _compare_lists(found.fetchall())
+        if kind == "number":
+            sides = found.fetchnumpy()
+            before, after = (_as_values(sides[side], False) for side in "ba")
+            known = ~np.isnan(before) & ~np.isnan(after)
+            value = spearman(before[known], after[known]) if known.sum() > 1 else float("nan")
+            return {"rank_correlation": None if np.isnan(value) else value}
+        pairs = Counter((str(a), str(b)) for a, b in found.fetchall() if a != b)
+        ordered = sorted(pairs.items(), key=lambda each: (-each[1], each[0]))[:_TRANSITIONS]
+        return {"transitions": tuple((*pair, count) for pair, count in ordered)}
+
+
+def _row_counts(key: Sequence[str], names: Sequence[str], answers: Sequence[str]) -> list[str]:
+    differs = [f"d{place}" for place in range(len(names))] or ["false"]
+    answered = [f"d{place}" for place, name in enumerate(names) if name in answers] or ["false"]
+    return [
+        "count(*) FILTER (NOT before_has)", "count(*) FILTER (NOT after_has)",
+        f"count(*) FILTER ({' OR '.join(differs)})", f"count(*) FILTER ({' OR '.join(answered)})",
+    ]  # fmt: skip
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(quote_name, names))
+
+
+def _texts(key: Sequence[str]) -> str:
+    return ", ".join(f"k{place}::VARCHAR" for place in range(len(key)))
+
+
+def _as_values(values: Any, is_text: bool) -> np.ndarray:
+    """What DuckDB returns, as objects with None, or as float64 with NaN, for null."""
+    if is_text:
+        mask = np.ma.getmaskarray(values)
+        return np.where(mask, None, np.ma.getdata(values).astype(object))
+    return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+
+
+def _compare_lists(rows: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """Mean overlap of lists (Jaccard's, of their items), and mean rank correlation of the items that both have."""
+    overlaps, ranks = [], []
+    for before, after in rows:
+        ours, theirs = list(_items(before)), list(_items(after))
+        either = set(ours) | set(theirs)
+        overlaps.append(len(set(ours) & set(theirs)) / len(either) if either else 1.0)
+        common = [item for item in dict.fromkeys(ours) if item in set(theirs)]
+        if len(common) > 1:
+            places = np.array([theirs.index(item) for item in common], float)
+            ranks.append(spearman(np.arange(len(common), dtype=float), places))
+    mean = lambda values: float(np.mean(values)) if values else None  # noqa: E731
+    return {"overlap": mean(overlaps), "rank_correlation": mean(ranks)}
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """The items of a list; of structures their first field."""
+    for each in value or ():
+        yield str(next(iter(each.values()), None)) if isinstance(each, dict) else str(each)

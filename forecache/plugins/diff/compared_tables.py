@@ -1,0 +1,115 @@
+"""The tables to compare of what a project declares, the dates that both sides have of them, and why they differ."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from forecache.base.settings import Settings
+from forecache.declare import FeatureView, Pipeline, Realtime
+from forecache.declare.project import Nightly, Project
+from forecache.declare.served import NightlyDeclaration, PluginTable
+from forecache.lake.features import STAGE as FEATURES_STAGE
+from forecache.lake.ledger import last_record, last_records
+
+_SHOWN_HASH = 8
+_HASH = re.compile(r"[0-9a-f]{16,}")
+
+
+@dataclass(frozen=True)
+class ComparedTable:
+    """A table that a stage writes for each as-of date.
+
+    Attributes:
+        subject: That of the stage in the ledger.
+        answers: The columns that are answers: outputs, or the published fields of a view; (): it has none.
+    """
+
+    stage: str
+    subject: str
+    table: str
+    key: tuple[str, ...]
+    answers: tuple[str, ...] = ()
+    published_as: str = ""
+
+
+def tables_of(declared: Nightly) -> list[ComparedTable]:
+    """The tables of a declaration, in the order in which a run writes them."""
+    if isinstance(declared, FeatureView):
+        return [_of_view(declared)]
+    if isinstance(declared, Realtime):
+        return [_of_view(view) for view in declared.views]
+    if isinstance(declared, Pipeline):
+        found = [_of_view(view) for view in declared.views]
+        if declared.is_joined:
+            found.append(ComparedTable(FEATURES_STAGE, declared.name, declared.feature_table, declared.key))
+        published = declared.name if declared.publish is not None else ""
+        return [
+            *found,
+            ComparedTable("score", declared.name, declared.prediction_table, declared.key, declared.output_columns,
+                          published),
+        ]  # fmt: skip
+    assert isinstance(declared, NightlyDeclaration)
+    return [_of_plugin(declared, table) for table in declared.tables]
+
+
+def _of_view(view: FeatureView) -> ComparedTable:
+    answers, published = (view.served_fields, view.name) if view.publish is not None else ((), "")
+    return ComparedTable(FEATURES_STAGE, view.name, view.feature_table, view.key, tuple(answers), published)
+
+
+def _of_plugin(maker: NightlyDeclaration, table: PluginTable) -> ComparedTable:
+    return ComparedTable("recommend", maker.name, table.served_table, table.key, table.output_columns, table.name)
+
+
+def newest_common_date(before: Settings, after: Settings, tables: Sequence[ComparedTable]) -> date | None:
+    """The newest as-of date that both sides have of the last table; else of one side alone; None without any."""
+    last = tables[-1]
+    ours, theirs = (
+        {night for night in last_records(each, last.stage, last.subject) if night is not None}
+        for each in (before, after)
+    )
+    return max(ours & theirs or ours | theirs, default=None)
+
+
+@dataclass(frozen=True)
+class Side:
+    """An environment, and a date of it."""
+
+    settings: Settings
+    night: date | None
+
+    @property
+    def name(self) -> str:
+        return self.settings.env or "local"
+
+
+def reasons(table: ComparedTable, before: Side, after: Side) -> list[str]:
+    """What differs in the inputs of a stage, as (what, before, after) in words; [] if they are equal."""
+    texts = []
+    for side in (before, after):
+        record = last_record(side.settings, table.stage, table.subject, side.night)
+        texts.append({} if record is None else dict(_parts(record.inputs)))
+    old, new = texts
+    if not old or not new:
+        return [f"{side.name} has no {table.stage} of it" for side, text in zip((before, after), texts) if not text]
+    return [
+        f"{name} {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _parts(inputs: str) -> Iterator[tuple[str, str]]:
+    """Names and values of a text of inputs, such as `raw_x@7 model=churn@3 declared=...`."""
+    for part in inputs.split():
+        name, sign, value = part.partition("=" if "=" in part else "@")
+        yield (name, value) if sign else (part, part)
+
+
+def _short(value: str) -> str:
+    return _HASH.sub(lambda found: found[0][:_SHOWN_HASH], value)
+
+
+def compared_names(project: Project, names: Sequence[str]) -> list[str]:
+    return list(names or project.nightly)

@@ -1,0 +1,187 @@
+"""What differs between two sides: an environment each, or two dates or versions of one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import Any
+
+from forecache.base.errors import NotFoundError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.declare.loading import read_project
+from forecache.declare.project import Nightly
+from forecache.plugins.diff.compare_partitions import PartitionDiff, compare_partitions
+from forecache.plugins.diff.compared_tables import ComparedTable, Side, newest_common_date, reasons, tables_of
+from forecache.plugins.diff.model_diff import ModelDiff, compare_models
+from forecache.plugins.diff.partition import Partition
+
+
+@dataclass(frozen=True)
+class TableDiff:
+    """A table that differs; `reasons` are the inputs of its stage that do."""
+
+    about: ComparedTable
+    reasons: Sequence[str]
+    rows: PartitionDiff
+
+
+@dataclass
+class NameDiff:
+    """What differs of a pipeline, feature view, recommender or real-time model.
+
+    Attributes:
+        tables: Those that differ.
+        equal: Tables that do not, by name; those of the same files were not read.
+    """
+
+    name: str
+    kind: str
+    before: date | None
+    after: date | None
+    tables: list[TableDiff] = field(default_factory=list)
+    equal: list[str] = field(default_factory=list)
+    models: ModelDiff | None = None
+    explained: list[dict[str, Any]] = field(default_factory=list)
+    served: dict[str, Any] | None = None
+    requests: dict[str, Any] | None = None
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.tables or (self.models and self.models.differ))
+
+    @property
+    def answers(self) -> list[TableDiff]:
+        """The differing tables of answers."""
+        return [each for each in self.tables if each.about.answers]
+
+    @property
+    def changed_share(self) -> float:
+        """The largest share of changed answers of its tables."""
+        return max((each.rows.changed_share for each in self.answers), default=0.0)
+
+
+@dataclass(frozen=True)
+class EnvironmentDiff:
+    """What differs between two sides, by name; `equal` are the names of which nothing does."""
+
+    before: str
+    after: str
+    names: Sequence[NameDiff]
+    equal: Sequence[str]
+
+    @property
+    def changed_share(self) -> float:
+        return max((each.changed_share for each in self.names), default=0.0)
+
+    @property
+    def failed_gates(self) -> list[str]:
+        """Sentences on the models whose gate failed in the second environment and not in the first."""
+        return [each.models.failed_gate for each in self.names if each.models is not None and each.models.failed_gate]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "before": self.before,
+            "after": self.after,
+            "changed_share": self.changed_share,
+            "failed_gates": self.failed_gates,
+            "equal": list(self.equal),
+            "names": [_name_dict(each) for each in self.names],
+        }
+
+
+def _name_dict(found: NameDiff) -> dict[str, Any]:
+    values = {**vars(found), "changed_share": found.changed_share}
+    values["models"] = None if found.models is None else asdict(found.models)
+    values["tables"] = [
+        {**asdict(each.about), "reasons": list(each.reasons), **asdict(each.rows),
+         "changed_share": each.rows.changed_share, "unchanged": each.rows.unchanged}
+        for each in found.tables
+    ]  # fmt: skip
+    return values
+
+
+def diff_environments(
+    before: Settings,
+    after: Settings,
+    names: Sequence[str] = (),
+    *,
+    nights: tuple[date, date] | None = None,
+    versions: tuple[int, int] | None = None,
+    top: int = 5,
+    progress: Progress = no_progress,
+) -> EnvironmentDiff:
+    """Compare what two environments have, by what the project in the working tree declares.
+
+    Args:
+        names: Default: all that have a nightly run.
+        nights: The as-of date of each side; default: of each name, the newest one that both have.
+        versions: The Delta version of the tables of answers on each side; default: the newest.
+    """
+    project = read_project(after)
+    found: list[NameDiff] = []
+    equal: list[str] = []
+    seen: dict[tuple[str, date | None, date | None], TableDiff | None] = {}
+    for place, name in enumerate(names or project.nightly):
+        progress(f"comparing {name}", place / max(1, len(names or project.nightly)))
+        one = _diff_name(before, after, project.nightly[name], nights, versions, top, seen)
+        if one.differs:
+            found.append(one)
+        else:
+            equal.append(name)
+    titles = []
+    for settings, place in ((before, 0), (after, 1)):
+        title = settings.env or "local"
+        title += f" {nights[place]}" if nights and nights[0] != nights[1] else ""
+        title += f" version {versions[place]}" if versions else ""
+        titles.append(title)
+    return EnvironmentDiff(titles[0], titles[1], found, equal)
+
+
+def _diff_name(
+    before: Settings,
+    after: Settings,
+    declared: Nightly,
+    nights: tuple[date, date] | None,
+    versions: tuple[int, int] | None,
+    top: int,
+    seen: dict[tuple[str, date | None, date | None], TableDiff | None],
+) -> NameDiff:
+    tables = tables_of(declared)
+    if nights is None:
+        newest = newest_common_date(before, after, tables) if tables else None
+        nights = None if newest is None else (newest, newest)
+    sides = [Side(settings, nights[place] if nights else None) for place, settings in enumerate((before, after))]
+    kind = type(declared).__name__ if isinstance(declared, Pipeline) else getattr(declared, "kind", "")
+    found = NameDiff(declared.name, str(kind).lower() or type(declared).__name__, sides[0].night, sides[1].night)
+    for about in tables if nights else ():
+        of_table = versions if about is tables[-1] else None
+        key = (about.table, sides[0].night, sides[1].night)
+        if key not in seen:
+            seen[key] = _diff_table(about, sides[0], sides[1], of_table, top)
+        if (differs := seen[key]) is not None:
+            found.tables.append(differs)
+        else:
+            found.equal.append(about.table)
+    if isinstance(declared, Pipeline) and declared.is_trained and before is not after:
+        found.models = compare_models(before, after, declared)
+    return found
+
+
+def _diff_table(
+    about: ComparedTable, before: Side, after: Side, versions: tuple[int, int] | None, top: int
+) -> TableDiff | None:
+    ours, theirs = (
+        Partition(side.settings, about.table, side.night, versions[place] if versions else None)
+        for place, side in enumerate((before, after))
+    )
+    if not ours.files and not theirs.files:
+        return None
+    rows = compare_partitions(ours, theirs, about.key, answers=about.answers, top=top)
+    return TableDiff(about, reasons(about, before, after), rows) if rows.differs else None
+
+
+def require_two_sides(found: EnvironmentDiff) -> None:
+    """NotFoundError if there was nothing to compare."""
+    if not found.names and not found.equal:
+        raise NotFoundError("There is nothing to compare: the project declares nothing with a nightly run.")

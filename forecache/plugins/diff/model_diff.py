@@ -1,0 +1,144 @@
+"""The champions of two environments: which they are, their gate, and the metrics of both on the same rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
+from forecache.base.table_names import AS_OF
+from forecache.declare import Pipeline
+from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
+from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.model_versions import ModelVersion, find_champion, judged_folder, list_models
+
+
+@dataclass(frozen=True)
+class ModelDiff:
+    """The champions of both sides.
+
+    Attributes:
+        before, after: Their version, gate and MLflow run; None without one.
+        metrics: By name, of the champion before and after, on the rows that the test splits of both have in common.
+        rows: Number of these rows.
+        less_is_better: Metrics of which less is better.
+        missing: The reason why there are no metrics on the same rows; "": there are some, or the models are the same.
+        failed_gate: A sentence on a version that is only in the second environment and failed its gate; "": none.
+    """
+
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    differ: bool
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rows: int = 0
+    less_is_better: tuple[str, ...] = ()
+    decided_by: str = ""
+    missing: str = ""
+    failed_gate: str = ""
+
+
+def compare_models(before: Settings, after: Settings, pipeline: Pipeline) -> ModelDiff:
+    """Compare the champions of a pipeline, by its declaration in the working tree."""
+    old, new = find_champion(before, pipeline), find_champion(after, pipeline)
+    about = [_describe(each) for each in (old, new)]
+    failed = _failed_gate(before, after, pipeline)
+    if old is None or new is None or (old.run_id, old.weights) == (new.run_id, new.weights):
+        return ModelDiff(*about, differ=(old is None) != (new is None), failed_gate=failed)
+    try:
+        metrics, rows = _measure_both(before, after, pipeline, old, new)
+    except ForecacheError as error:
+        return ModelDiff(*about, differ=True, missing=str(error), failed_gate=failed)
+    judge = judge_of(pipeline)
+    return ModelDiff(
+        *about, differ=True, metrics=metrics, rows=rows, less_is_better=tuple(sorted(judge.less_is_better)),
+        decided_by=pipeline.trained_gate.metric, failed_gate=failed,
+        missing="" if metrics else "the test splits of both have no row of the same key and as-of date",
+    )  # fmt: skip
+
+
+def _describe(version: ModelVersion | None) -> dict[str, Any] | None:
+    if version is None:
+        return None
+    return {"version": version.version, "gate": version.gate, "run_id": version.run_id, "weights": version.weights}
+
+
+def _failed_gate(before: Settings, after: Settings, pipeline: Pipeline) -> str:
+    """A sentence on the newest version of the second environment that is not in the first, if its gate refused it."""
+    known = {(each.version, each.run_id) for each in list_models(before, pipeline)}
+    own = [each for each in list_models(after, pipeline) if (each.version, each.run_id) not in known]
+    newest = max(own, key=lambda each: each.version, default=None)
+    if newest is None or newest.gate != "failed":
+        return ""
+    reason = newest.tags.get("gate_reason", "")
+    return f"Model {pipeline.name} {newest.version} failed the gate" + (f": {reason}" if reason else "")
+
+
+def _measure_both(
+    before: Settings, after: Settings, pipeline: Pipeline, old: ModelVersion, new: ModelVersion
+) -> tuple[dict[str, tuple[float, float]], int]:
+    """The metrics of both models on the rows that their test splits have in common, and the number of these.
+
+    Each model gets the features of its own training table; the labels are those of the newer one.
+    """
+    sides = [_Scored.read(settings, pipeline, version) for settings, version in ((before, old), (after, new))]
+    common = np.intersect1d(sides[0].keys, sides[1].keys)
+    if not len(common):
+        return {}, 0
+    chosen = [side.select(common) for side in sides]
+    label, weight = chosen[1].examples.label, chosen[1].examples.weight
+    judge = judge_of(pipeline)
+    measured = [judge.measure(label, side.scores(chosen[1].examples.classes), weight) for side in chosen]
+    return {name: (measured[0][name], value) for name, value in measured[1].items()}, len(common)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The test split of a model's training table, in the order of its keys, and the model."""
+
+    keys: NDArray[Any]  # texts of key and as-of date [n]
+    examples: SplitExamples
+    model: Any
+
+    @classmethod
+    def read(cls, settings: Settings, pipeline: Pipeline, version: ModelVersion) -> "_Scored":
+        table, delta_version = version.training_table
+        model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
+        examples = read_examples(
+            settings, pipeline, table=table, version=delta_version, split="test",
+            features=model.input_names(version.features), encoding=model.encoding,
+        )  # fmt: skip
+        return cls(_split_keys(settings, pipeline, table, delta_version), examples, model)
+
+    def select(self, keys: NDArray[Any]) -> "_Scored":
+        """The rows of these keys, in their order."""
+        mask = np.isin(self.keys, keys)
+        chosen, order = self.examples.select(mask), np.argsort(self.keys[mask], kind="stable")
+        ordered = SplitExamples(
+            chosen.features[order], chosen.label[order], tuple(chosen.as_of[place] for place in order), chosen.encoding,
+            None if chosen.weight is None else chosen.weight[order], chosen.classes, chosen.constants,
+        )  # fmt: skip
+        return _Scored(self.keys[mask][order], ordered, self.model)
+
+    def scores(self, classes: tuple[str, ...]) -> Any:
+        return score_features(self.model, self.examples.features, classes)
+
+
+def _split_keys(settings: Settings, pipeline: Pipeline, table: str, version: int) -> NDArray[Any]:
+    """Key and as-of date of each row of a test split as one text, in the order of `read_examples`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from forecache.kit.delta.dataset import open_dataset
+    from forecache.kit.delta.tables import open_table
+
+    columns = [*pipeline.key, AS_OF]
+    rows = open_dataset(open_table(settings, table, version=version)).to_table(
+        columns, filter=pc.field("split") == "test"
+    )
+    rows = rows.sort_by([(name, "ascending") for name in columns])
+    texts = [rows.column(name).cast(pa.string()) for name in columns]
+    joined: NDArray[Any] = pc.binary_join_element_wise(*texts, "\x1f").to_numpy().astype(str)
+    return joined
