@@ -97,7 +97,12 @@ PLUGINS = {
     ),
     "explain": Plugin(
         commands={"explain": ("command:explain", "Explain an answer: features, model, data and code.")},
-        hooks={"explained_parts": "command:explained_parts", "find_explanation": "command:find_explanation"},
+        hooks={
+            "explained_parts": "command:explained_parts",
+            "find_explanation": "command:find_explanation",
+            "explain_prediction": "pipeline_contributions:explain_prediction",
+            "open_current_release": "current_answer:open_current_release",
+        },
     ),
     "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(

@@ -7,10 +7,11 @@ that it is the same in every run. As in `GROUP BY`, null equals null, NaN equals
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecache.base.errors import InputError
 from forecache.lake.query import quote_name, scratch_database
@@ -25,6 +26,7 @@ from forecache.plugins.diff.distributions import (
 )
 from forecache.plugins.diff.partition import Kind, Partition, kind_of
 
+Values = NDArray[Any]
 SAMPLED_KEYS = 100_000
 _SAMPLED_VALUES = 10_000_000
 _COLUMNS_AT_ONCE = 24
@@ -204,9 +206,10 @@ class _Comparison:
             described.append(distributions)
             judged.append(of_side)
         columns = [self._column(name, bins[name], described, judged, found.get(name), samples) for name in self.names]
-        return PartitionDiff(
-            about.table, about.key, about.answers, about.rows_before, about.rows_after, *counts,
-            sampled=sampled, columns=columns,
+        added, gone, changed, answers_changed = counts
+        return replace(
+            about, added=added, gone=gone, changed=changed, answers_changed=answers_changed, sampled=sampled,
+            columns=columns,
         )  # fmt: skip
 
     def _one(self, sql: str) -> tuple[Any, ...]:
@@ -314,7 +317,7 @@ class _Comparison:
         ]  # fmt: skip
         return _Found(*figures, movers=shown)
 
-    def _sample(self, side: int, name: str) -> np.ndarray | None:
+    def _sample(self, side: int, name: str) -> Values | None:
         """The values of a column in the sample of a side; None if it has no such column, or none that is counted."""
         if name not in self.types[side] or self.kinds[name] == "other":
             return None
@@ -331,26 +334,28 @@ class _Comparison:
         described: Sequence[Mapping[str, Distribution]],
         judged: Sequence[Mapping[str, list[int]]],
         found: _Found | None,
-        samples: Sequence[Mapping[str, np.ndarray | None]],
+        samples: Sequence[Mapping[str, Values | None]],
     ) -> ColumnDiff:
-        kinds = [str(types[name]) if name in types else "" for types in self.types]
-        of_sides = [each.get(name) for each in described]
-        made = ColumnDiff(name, self.kinds[name], *kinds, bins, *of_sides)
+        types = [str(types[name]) if name in types else "" for types in self.types]
+        made = ColumnDiff(
+            name, self.kinds[name], types[0], types[1], bins,
+            before=described[0].get(name), after=described[1].get(name),
+        )  # fmt: skip
         if found is None:
             return made
-        ranks: dict[str, Any] = {}
-        if found.changed:
-            ranks = self._compare_sampled(name)
-        psi = population_stability(judged[0].get(name, ()), judged[1].get(name, ()))
-        shared = self._shared_rows()
-        pairs = found.pairs + (shared if found.pairs else 0)
-        return ColumnDiff(
-            name, self.kinds[name], *kinds, bins, *of_sides, psi, found.changed, found.became_unknown,
-            found.became_known,
-            None if found.change is None or not pairs else found.change / pairs,
-            None if found.absolute is None or not pairs else found.absolute / pairs,
-            found.largest, found.movers, **ranks,
-        )  # fmt: skip
+        pairs = found.pairs + (self._shared_rows() if found.pairs else 0)
+        return replace(
+            made,
+            psi=population_stability(judged[0].get(name, ()), judged[1].get(name, ())),
+            changed=found.changed,
+            became_unknown=found.became_unknown,
+            became_known=found.became_known,
+            mean_change=None if found.change is None or not pairs else found.change / pairs,
+            mean_absolute_change=None if found.absolute is None or not pairs else found.absolute / pairs,
+            largest_change=found.largest,
+            movers=found.movers,
+            **(self._compare_sampled(name) if found.changed else {}),
+        )
 
     def _shared_rows(self) -> int:
         """Rows of the files that both sides share, which were not joined."""
@@ -400,12 +405,14 @@ def _texts(key: Sequence[str]) -> str:
     return ", ".join(f"k{place}::VARCHAR" for place in range(len(key)))
 
 
-def _as_values(values: Any, is_text: bool) -> np.ndarray:
+def _as_values(values: Any, is_text: bool) -> Values:
     """What DuckDB returns, as objects with None, or as float64 with NaN, for null."""
     if is_text:
-        mask = np.ma.getmaskarray(values)
-        return np.where(mask, None, np.ma.getdata(values).astype(object))
-    return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+        texts: Values = np.ma.getdata(values).astype(object)
+        texts[np.ma.getmaskarray(values)] = None
+        return texts
+    numbers: Values = np.ma.asarray(values).astype(np.float64).filled(np.nan)
+    return numbers
 
 
 def _compare_lists(rows: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
@@ -419,8 +426,8 @@ def _compare_lists(rows: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
         if len(common) > 1:
             places = np.array([theirs.index(item) for item in common], float)
             ranks.append(spearman(np.arange(len(common), dtype=float), places))
-    mean = lambda values: float(np.mean(values)) if values else None  # noqa: E731
-    return {"overlap": mean(overlaps), "rank_correlation": mean(ranks)}
+    overlap, correlation = (float(np.mean(values)) if values else None for values in (overlaps, ranks))
+    return {"overlap": overlap, "rank_correlation": correlation}
 
 
 def _items(value: Any) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from datetime import date
 
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Realtime
-from forecache.declare.project import Nightly, Project
+from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration, PluginTable
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ledger import last_record, last_records
@@ -92,7 +92,8 @@ def reasons(table: ComparedTable, before: Side, after: Side) -> list[str]:
         texts.append({} if record is None else dict(_parts(record.inputs)))
     old, new = texts
     if not old or not new:
-        return [f"{side.name} has no {table.stage} of it" for side, text in zip((before, after), texts) if not text]
+        lacking = [side.name for side, text in ((before, old), (after, new)) if not text]
+        return [f"{name} has no {table.stage} of it" for name in lacking]
     return [
         f"{name} {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
         for name in dict.fromkeys([*old, *new])
@@ -109,7 +110,3 @@ def _parts(inputs: str) -> Iterator[tuple[str, str]]:
 
 def _short(value: str) -> str:
     return _HASH.sub(lambda found: found[0][:_SHOWN_HASH], value)
-
-
-def compared_names(project: Project, names: Sequence[str]) -> list[str]:
-    return list(names or project.nightly)

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecache.base.statistics import equal_mass_edges, psi
 from forecache.lake.query import quote_name, quote_text
 from forecache.plugins.diff.partition import Kind
 
+Values = NDArray[Any]
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _PSI_BINS, _BARS, _CATEGORIES = 10, 30, 10
 _COUNTED = ("number", "vector", "list")
@@ -73,7 +75,7 @@ def measure(name: str, kind: Kind) -> str:
     return f"len({column})::DOUBLE" if kind == "list" else f"{column}::DOUBLE"
 
 
-def choose_bins(kind: Kind, before: "np.ndarray", after: "np.ndarray") -> Bins:
+def choose_bins(kind: Kind, before: Values, after: Values) -> Bins:
     """Choose the bins from samples of both sides: float64 with NaN for unknown, or object of texts."""
     if kind in ("text", "boolean"):
         known = [str(value) for values in (before, after) for value in values if value is not None]
@@ -95,7 +97,7 @@ def choose_bins(kind: Kind, before: "np.ndarray", after: "np.ndarray") -> Bins:
 
 
 def describe_all(
-    connection: Any, view: str, kinds: Mapping[str, Kind], bins: Mapping[str, Bins], samples: Mapping[str, np.ndarray]
+    connection: Any, view: str, kinds: Mapping[str, Kind], bins: Mapping[str, Bins], samples: Mapping[str, Values]
 ) -> tuple[dict[str, Distribution], dict[str, list[int]]]:
     """The distribution of each column of a view, and its counts in the bins of `judged`, unknown ones last."""
     parts: list[str] = ["count(*)"]
@@ -135,7 +137,7 @@ def _aggregates(name: str, kind: Kind, bins: Bins) -> list[str]:
 
 
 def _read(
-    kind: Kind, bins: Bins, rows: int, values: Sequence[Any], sample: np.ndarray | None
+    kind: Kind, bins: Bins, rows: int, values: Sequence[Any], sample: Values | None
 ) -> tuple[Distribution, list[int]]:
     unknown = rows - values[0]
     if kind in ("text", "boolean"):

@@ -8,13 +8,16 @@ from typing import Any
 from forecache.base.errors import NotFoundError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import FeatureView, Pipeline, Realtime
 from forecache.declare.loading import read_project
-from forecache.declare.project import Nightly
+from forecache.declare.project import Nightly, Project
+from forecache.plugins.diff.answered_requests import compare_requests
 from forecache.plugins.diff.compare_partitions import PartitionDiff, compare_partitions
 from forecache.plugins.diff.compared_tables import ComparedTable, Side, newest_common_date, reasons, tables_of
+from forecache.plugins.diff.explained_changes import explain_changes
 from forecache.plugins.diff.model_diff import ModelDiff, compare_models
 from forecache.plugins.diff.partition import Partition
+from forecache.plugins.diff.served_answers import compare_served
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class NameDiff:
     equal: list[str] = field(default_factory=list)
     models: ModelDiff | None = None
     explained: list[dict[str, Any]] = field(default_factory=list)
-    served: dict[str, Any] | None = None
+    served: list[dict[str, Any]] = field(default_factory=list)
     requests: dict[str, Any] | None = None
 
     @property
     def differs(self) -> bool:
-        return bool(self.tables or (self.models and self.models.differ))
+        answered = self.requests and self.requests["requests"] and self.requests["same"] < self.requests["requests"]
+        return bool(self.tables or (self.models and self.models.differ) or answered)
 
     @property
     def answers(self) -> list[TableDiff]:
@@ -124,7 +128,7 @@ def diff_environments(
     seen: dict[tuple[str, date | None, date | None], TableDiff | None] = {}
     for place, name in enumerate(names or project.nightly):
         progress(f"comparing {name}", place / max(1, len(names or project.nightly)))
-        one = _diff_name(before, after, project.nightly[name], nights, versions, top, seen)
+        one = _diff_name(before, after, project, name, nights, versions, top, seen)
         if one.differs:
             found.append(one)
         else:
@@ -141,19 +145,20 @@ def diff_environments(
 def _diff_name(
     before: Settings,
     after: Settings,
-    declared: Nightly,
+    project: Project,
+    name: str,
     nights: tuple[date, date] | None,
     versions: tuple[int, int] | None,
     top: int,
     seen: dict[tuple[str, date | None, date | None], TableDiff | None],
 ) -> NameDiff:
+    declared = project.nightly[name]
     tables = tables_of(declared)
     if nights is None:
         newest = newest_common_date(before, after, tables) if tables else None
         nights = None if newest is None else (newest, newest)
     sides = [Side(settings, nights[place] if nights else None) for place, settings in enumerate((before, after))]
-    kind = type(declared).__name__ if isinstance(declared, Pipeline) else getattr(declared, "kind", "")
-    found = NameDiff(declared.name, str(kind).lower() or type(declared).__name__, sides[0].night, sides[1].night)
+    found = NameDiff(declared.name, _kind(declared), sides[0].night, sides[1].night)
     for about in tables if nights else ():
         of_table = versions if about is tables[-1] else None
         key = (about.table, sides[0].night, sides[1].night)
@@ -163,9 +168,36 @@ def _diff_name(
             found.tables.append(differs)
         else:
             found.equal.append(about.table)
-    if isinstance(declared, Pipeline) and declared.is_trained and before is not after:
-        found.models = compare_models(before, after, declared)
+    if before is not after:
+        if isinstance(declared, Pipeline) and declared.is_trained:
+            found.models = compare_models(before, after, declared)
+        if isinstance(declared, Realtime):
+            found.requests = compare_requests(before, after, declared.name)
+        found.served = _compare_stores(sides, found, project)
+    if isinstance(declared, Pipeline) and found.tables and found.tables[-1].about.table == declared.prediction_table:
+        found.explained = explain_changes(sides[0], sides[1], declared, found.tables[-1].rows)
     return found
+
+
+def _compare_stores(sides: Sequence[Side], found: NameDiff, project: Project) -> list[dict[str, Any]]:
+    """The answers that both sides would serve, of each published table that differs."""
+    before, after = sides
+    served = []
+    for each in found.tables:
+        if each.about.published_as:
+            own = Partition(before.settings, each.about.table, before.night)
+            partition = own if own.files else Partition(after.settings, each.about.table, after.night)
+            served.append(
+                compare_served(
+                    before.settings, after.settings, each.about.published_as, each.about.key, partition, project
+                )
+            )
+    return served
+
+
+def _kind(declared: Nightly) -> str:
+    kinds = {Pipeline: "pipeline", FeatureView: "feature view", Realtime: "real-time model"}
+    return kinds.get(type(declared)) or str(getattr(declared, "kind", ""))
 
 
 def _diff_table(

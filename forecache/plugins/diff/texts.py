@@ -54,8 +54,7 @@ def lines_of(found: NameDiff) -> Iterator[str]:
         yield f"{words.percent(found.changed_share)} of the answers change."
     if found.models is not None:
         yield from _model_lines(found)
-    if found.served:
-        yield found.served["sentence"]
+    yield from (each["sentence"] for each in found.served)
     if found.requests:
         yield found.requests["sentence"]
 

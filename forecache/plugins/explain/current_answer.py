@@ -1,14 +1,15 @@
 """Computes the answer of the current release to a logged request, from the versions that are served now."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, cast
 
 import numpy as np
 
-from forecache.base.errors import ForecacheError
+from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.table_names import kept_name
 from forecache.declare.realtime.lookups import DeclaredFallback, DotProduct, Precomputed
@@ -23,7 +24,7 @@ from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.follow_lake import follow_bucket
 from forecache.realtime.release.format import Release
-from forecache.realtime.release.load import load_release
+from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.request.request_answer import (
     LookupResult,
     ModelCallError,
@@ -54,34 +55,50 @@ class CurrentAnswer:
 
 def compute_current_answer(settings: Settings, name: str, body: bytes) -> CurrentAnswer | str:
     """Answer a logged request with the current release, without a deadline; or return why there is no answer."""
-    folder = open_releases(settings, name)
     try:
-        follow_bucket(settings, folder)
-        number = read_pointer(folder).current
-        if number is None:
-            return f"No release of {name} answers here now: `forecache release build {name}`."
-        loaded = load_release(folder, number)
+        with open_current_release(settings, name) as answer:
+            return answer(body)
     except ForecacheError as error:
         return str(error)
+
+
+@contextmanager
+def open_current_release(settings: Settings, name: str) -> "Iterator[Callable[[bytes], CurrentAnswer | str]]":
+    """Open the current release and the versions that it reads now, for any number of logged requests.
+
+    NotFoundError without a release; raises as `load_release`.
+    """
+    folder = open_releases(settings, name)
+    follow_bucket(settings, folder)
+    number = read_pointer(folder).current
+    if number is None:
+        raise NotFoundError(f"No release of {name} answers here now: `forecache release build {name}`.")
+    loaded = load_release(folder, number)
     with ExitStack() as stack:
         stack.callback(loaded.close)
         versions, missing = _open_stores(settings, loaded.release, stack)
-        path = _RecordingPath(loaded)
-        served = serve_release(loaded, path, versions, cast(ModelCells, None))  # only workers' answers are counted
-        try:
-            parsed = parse_logged(served.parser, loaded.release, body)
-            now = perf_counter_ns()
-            answered = AnswerEngine(versions).answer_now(
-                served, parsed, RequestClock(now, now + _LONG_NS, 1e3), StageTimes()
-            )
-        except Problem as problem:
-            return f"Release {number} would refuse the request: {problem.detail}"
-        except (ForecacheError, KeyError, TypeError, ValueError) as error:
-            return f"Release {number} cannot read the request: {error}"
-        problem_text = path.problem or " ".join(missing) if answered.fallback_reason else ""
-        if answered.fallback_reason == "contract":
-            problem_text = _contract_problem(served.lookups, parsed)
-        return _make_current_answer(loaded.release, parsed, answered, problem_text)
+        yield partial(_answer_with, loaded, versions, missing)
+
+
+def _answer_with(
+    loaded: LoadedRelease, versions: dict[str, VersionAnswers], missing: list[str], body: bytes
+) -> CurrentAnswer | str:
+    path, number = _RecordingPath(loaded), loaded.release.number
+    served = serve_release(loaded, path, versions, cast(ModelCells, None))  # only workers' answers are counted
+    try:
+        parsed = parse_logged(served.parser, loaded.release, body)
+        now = perf_counter_ns()
+        answered = AnswerEngine(versions).answer_now(
+            served, parsed, RequestClock(now, now + _LONG_NS, 1e3), StageTimes()
+        )
+    except Problem as problem:
+        return f"Release {number} would refuse the request: {problem.detail}"
+    except (ForecacheError, KeyError, TypeError, ValueError) as error:
+        return f"Release {number} cannot read the request: {error}"
+    problem_text = path.problem or " ".join(missing) if answered.fallback_reason else ""
+    if answered.fallback_reason == "contract":
+        problem_text = _contract_problem(served.lookups, parsed)
+    return _make_current_answer(loaded.release, parsed, answered, problem_text)
 
 
 def _contract_problem(lookups: Any, parsed: ParsedRequest) -> str:
