@@ -40,7 +40,8 @@ def _compare(
     name: str, logged: list[dict[str, Any]], ours: Callable[[bytes], Any], theirs: Callable[[bytes], Any]
 ) -> dict[str, Any]:
     counts = {"same": 0, "scores": 0, "orders": 0, "refused_before": 0, "refused_after": 0}
-    largest, examples = 0.0, []
+    largest = 0.0
+    examples: list[dict[str, Any]] = []
     for record in logged:
         old, new = ours(record["request"]), theirs(record["request"])
         refused = [isinstance(each, str) for each in (old, new)]
@@ -56,15 +57,17 @@ def _compare(
         counts["same"] += not (other_scores or other_order)
         largest = max(largest, change)
         if (other_scores or other_order) and len(examples) < _MOST_SHOWN:
-            scores = [
-                None if each.scores is None else [float(score) for score in each.scores[:5]] for each in (old, new)
-            ]
-            examples.append({"request_id": record["request_id"], "before": scores[0], "after": scores[1]})
+            examples.append({"request_id": record["request_id"], "before": _first(old), "after": _first(new)})
     sentence = (
-        f"Of {len(logged):,} logged requests of {name}, answered by both releases: {counts['scores']:,} have other scores "
-        f"(by at most {largest:.5g}), {counts['orders']:,} another order, {counts['same']:,} are equal to the bit."
+        f"Of {len(logged):,} logged requests of {name}, answered by both releases: {counts['scores']:,} have other "
+        f"scores (by at most {largest:.5g}), {counts['orders']:,} another order, {counts['same']:,} are equal to the bit."
     )
     return {"sentence": sentence, "requests": len(logged), **counts, "largest_change": largest, "examples": examples}
+
+
+def _first(answer: Any) -> list[float] | None:
+    """The first scores of an answer."""
+    return None if answer.scores is None else [float(score) for score in answer.scores[:_MOST_SHOWN]]
 
 
 def _differ(old: Any, new: Any) -> tuple[bool, float]:

@@ -192,20 +192,15 @@ class _Comparison:
         sampled = self._one(f"SELECT count(*) FROM ({' UNION '.join(sides)})")[0]
         counts, found = self._join() if all(self.types) else (self._one_side(), {})
         samples = [{name: self._sample(side, name) for name in self.names} for side in (0, 1)]
-        nothing = np.array([])
-        bins = {
-            name: choose_bins(self.kinds[name], *(nothing if each[name] is None else each[name] for each in samples))
-            for name in self.names
-        }
+        bins = {name: choose_bins(self.kinds[name], samples[0][name], samples[1][name]) for name in self.names}
         described: list[Mapping[str, Distribution]] = []
         judged: list[Mapping[str, list[int]]] = []
         for side, place in (("before", 0), ("after", 1)):
             kinds = {name: self.kinds[name] for name in self.names if name in self.types[place]}
-            own = {name: sample for name, sample in samples[place].items() if sample is not None}
-            distributions, of_side = describe_all(self.connection, f"{side}_all", kinds, bins, own)
+            distributions, of_side = describe_all(self.connection, f"{side}_all", kinds, bins, samples[place])
             described.append(distributions)
             judged.append(of_side)
-        columns = [self._column(name, bins[name], described, judged, found.get(name), samples) for name in self.names]
+        columns = [self._column(name, bins[name], described, judged, found.get(name)) for name in self.names]
         added, gone, changed, answers_changed = counts
         return replace(
             about, added=added, gone=gone, changed=changed, answers_changed=answers_changed, sampled=sampled,
@@ -315,12 +310,13 @@ class _Comparison:
             Mover(tuple(each["k"]), each["v"]["b"], each["v"]["a"], each["d"])
             for each in movers or ()
         ]  # fmt: skip
-        return _Found(*figures, movers=shown)
+        changed, became_unknown, became_known, pairs, change, absolute, largest = figures
+        return _Found(changed, became_unknown, became_known, pairs, change, absolute, largest, shown)
 
-    def _sample(self, side: int, name: str) -> Values | None:
-        """The values of a column in the sample of a side; None if it has no such column, or none that is counted."""
+    def _sample(self, side: int, name: str) -> Values:
+        """The values of a column in the sample of a side; none if it has no such column, or none that is counted."""
         if name not in self.types[side] or self.kinds[name] == "other":
-            return None
+            return np.array([])
         kind = self.kinds[name]
         is_text = kind in ("text", "boolean")
         value = f"{quote_name(name)}::VARCHAR" if is_text else measure(name, kind)
@@ -334,7 +330,6 @@ class _Comparison:
         described: Sequence[Mapping[str, Distribution]],
         judged: Sequence[Mapping[str, list[int]]],
         found: _Found | None,
-        samples: Sequence[Mapping[str, Values | None]],
     ) -> ColumnDiff:
         types = [str(types[name]) if name in types else "" for types in self.types]
         made = ColumnDiff(
@@ -411,7 +406,7 @@ def _as_values(values: Any, is_text: bool) -> Values:
         texts: Values = np.ma.getdata(values).astype(object)
         texts[np.ma.getmaskarray(values)] = None
         return texts
-    numbers: Values = np.ma.asarray(values).astype(np.float64).filled(np.nan)
+    numbers: Values = np.ma.filled(np.ma.MaskedArray(values).astype(np.float64), np.nan)
     return numbers
 
 

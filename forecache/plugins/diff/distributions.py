@@ -80,7 +80,7 @@ def choose_bins(kind: Kind, before: Values, after: Values) -> Bins:
     if kind in ("text", "boolean"):
         known = [str(value) for values in (before, after) for value in values if value is not None]
         names, counts = np.unique(np.array(known, dtype=object), return_counts=True)
-        order = np.lexsort((names.astype(str), -counts))[:_CATEGORIES] if len(known) else []
+        order = np.lexsort((names.astype(str), -counts))[:_CATEGORIES]
         return Bins(categories=[str(names[place]) for place in order])
     finite = np.concatenate([values[np.isfinite(values)] for values in (before, after)])
     if not len(finite):

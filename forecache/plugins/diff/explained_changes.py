@@ -19,9 +19,9 @@ _MOST_FEATURES = 8
 def explain_changes(before: Side, after: Side, pipeline: Pipeline, rows: PartitionDiff) -> list[dict[str, Any]]:
     """The keys of the first output that moved most, each as JSON values.
 
-    Each has `key`, `output`, `before`, `after`, `missing` (the reason for no contributions, or "") and `features`: name,
-    value and contribution on each side, the largest difference of contributions first. A contribution is against the
-    rows of that side, so that the base may differ, too: `base_before` and `base_after`.
+    Each has `key`, `output`, `before`, `after`, `missing` (the reason for no contributions, or "") and `features`:
+    name, value and contribution on each side, the largest difference of contributions first. A contribution is against
+    the rows of that side, so that the base may differ, too: `base_before` and `base_after`.
     """
     column = next((each for each in rows.columns if each.name in pipeline.output_specs[0].columns), None)
     if column is None or not column.movers or column.kind != "number":
@@ -74,9 +74,8 @@ def _rows_of(
 
 
 def _join(column: ColumnDiff, mover: Mover, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    missing = [
-        f"{side}: {each['missing']}" for side, each in (("before", before), ("after", after)) if "missing" in each
-    ]
+    named = {"before": before, "after": after}
+    missing = [f"{name}: {each['missing']}" for name, each in named.items() if "missing" in each]
     sides = [{each["name"]: each for each in side.get("features", ())} for side in (before, after)]
     features = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):

@@ -1,7 +1,7 @@
 """The champions of two environments: which they are, their gate, and the metrics of both on the same rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,18 +43,17 @@ class ModelDiff:
 def compare_models(before: Settings, after: Settings, pipeline: Pipeline) -> ModelDiff:
     """Compare the champions of a pipeline, by its declaration in the working tree."""
     old, new = find_champion(before, pipeline), find_champion(after, pipeline)
-    about = [_describe(each) for each in (old, new)]
-    failed = _failed_gate(before, after, pipeline)
+    made = ModelDiff(_describe(old), _describe(new), True, failed_gate=_failed_gate(before, after, pipeline))
     if old is None or new is None or (old.run_id, old.weights) == (new.run_id, new.weights):
-        return ModelDiff(*about, differ=(old is None) != (new is None), failed_gate=failed)
+        return replace(made, differ=(old is None) != (new is None))
     try:
         metrics, rows = _measure_both(before, after, pipeline, old, new)
     except ForecacheError as error:
-        return ModelDiff(*about, differ=True, missing=str(error), failed_gate=failed)
+        return replace(made, missing=str(error))
     judge = judge_of(pipeline)
-    return ModelDiff(
-        *about, differ=True, metrics=metrics, rows=rows, less_is_better=tuple(sorted(judge.less_is_better)),
-        decided_by=pipeline.trained_gate.metric, failed_gate=failed,
+    return replace(
+        made, metrics=metrics, rows=rows, less_is_better=tuple(sorted(judge.less_is_better)),
+        decided_by=pipeline.trained_gate.metric,
         missing="" if metrics else "the test splits of both have no row of the same key and as-of date",
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def compare_served(
             return {"sentence": f"Served answers were not compared: {where}: {error}", "keys": 0}
     (old, old_version), (new, new_version) = sides
     found = {"same": 0, "other": 0, "only_before": 0, "only_after": 0, "neither": 0}
-    examples = []
+    examples: list[dict[str, Any]] = []
     for one, ours, theirs in zip(keys, old, new, strict=True):
         kind = "same" if ours == theirs else "other"
         if ours is None or theirs is None:
@@ -52,8 +52,8 @@ def compare_served(
             examples.append({"key": one, "before": ours, "after": theirs})
     changed = len(keys) - found["same"] - found["neither"]
     sentence = (
-        f"Served of {name} for {len(keys):,} keys ({origin}): {changed:,} answers change, {found['same']:,} are equal to "
-        f"the byte (version {old_version} -> {new_version})."
+        f"Served of {name} for {len(keys):,} keys ({origin}): {changed:,} answers change, {found['same']:,} are equal "
+        f"to the byte (version {old_version} -> {new_version})."
     )
     return {"sentence": sentence, "keys_from": origin, "keys": len(keys), **found, "examples": examples}
 
