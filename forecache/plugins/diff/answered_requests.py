@@ -60,7 +60,8 @@ def _compare(
             examples.append({"request_id": record["request_id"], "before": _first(old), "after": _first(new)})
     sentence = (
         f"Of {len(logged):,} logged requests of {name}, answered by both releases: {counts['scores']:,} have other "
-        f"scores (by at most {largest:.5g}), {counts['orders']:,} another order, {counts['same']:,} are equal to the bit."
+        f"scores (by at most {largest:.5g}), {counts['orders']:,} another order, "
+        f"{counts['same']:,} are equal to the bit."
     )
     return {"sentence": sentence, "requests": len(logged), **counts, "largest_change": largest, "examples": examples}
 

@@ -7,7 +7,7 @@ that it is the same in every run. As in `GROUP BY`, null equals null, NaN equals
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,23 +24,20 @@ from forecache.plugins.diff.distributions import (
     measure,
     population_stability,
 )
+from forecache.plugins.diff.joined_changes import (
+    ColumnChanges,
+    JoinedColumn,
+    JoinedTables,
+    Mover,
+    RowCounts,
+    hash_of,
+)
 from forecache.plugins.diff.partition import Kind, Partition, kind_of
 
 Values = NDArray[Any]
 SAMPLED_KEYS = 100_000
 _SAMPLED_VALUES = 10_000_000
-_COLUMNS_AT_ONCE = 24
 _TRANSITIONS = 5
-
-
-@dataclass(frozen=True)
-class Mover:
-    """A key whose value changed by a large distance."""
-
-    key: tuple[Any, ...]
-    before: Any
-    after: Any
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -115,20 +112,6 @@ class PartitionDiff:
         return (self.added + self.gone + self.answers_changed) / either if either else 0.0
 
 
-@dataclass
-class _Found:
-    """What the join has found of a column."""
-
-    changed: int = 0
-    became_unknown: int = 0
-    became_known: int = 0
-    pairs: int = 0
-    change: float | None = None
-    absolute: float | None = None
-    largest: float | None = None
-    movers: list[Mover] = field(default_factory=list)
-
-
 def compare_partitions(
     before: Partition, after: Partition, key: Sequence[str], *, answers: Sequence[str] = (), top: int = 5
 ) -> PartitionDiff:
@@ -180,17 +163,19 @@ class _Comparison:
             self.kinds[name] = kinds.pop() if len(kinds) == 1 else "other"
         self.answers = [name for name in about.answers or names if name in self.common]
         most = min(SAMPLED_KEYS, _SAMPLED_VALUES // max(1, len(names)))
+        integers = [name for name in about.key if all(_is_integer(types.get(name)) for types in self.types if types)]
+        self.key_hash = hash_of(about.key, integers)
         self.every = max(1, max(about.rows_before, about.rows_after) // most)
 
     def run(self) -> PartitionDiff:
         about = self.about
         for side, types in zip(("before", "after"), self.types, strict=True):
-            where = f"hash({_listed(about.key)}) % {self.every} = 0" if types else "false"
+            where = f"{self.key_hash} % {self.every} = 0" if types else "false"
             self.connection.execute(f"CREATE TEMP TABLE {side}_sample AS SELECT * FROM {side}_all WHERE {where}")
-        keys = f"SELECT {_listed(about.key)} FROM "
+        keys = f"SELECT {', '.join(map(quote_name, about.key))} FROM "
         sides = [f"{keys}{side}_sample" for side, types in zip(("before", "after"), self.types, strict=True) if types]
         sampled = self._one(f"SELECT count(*) FROM ({' UNION '.join(sides)})")[0]
-        counts, found = self._join() if all(self.types) else (self._one_side(), {})
+        counts, found = self._compare_rows()
         samples = [{name: self._sample(side, name) for name in self.names} for side in (0, 1)]
         bins = {name: choose_bins(self.kinds[name], samples[0][name], samples[1][name]) for name in self.names}
         described: list[Mapping[str, Distribution]] = []
@@ -201,117 +186,22 @@ class _Comparison:
             described.append(distributions)
             judged.append(of_side)
         columns = [self._column(name, bins[name], described, judged, found.get(name)) for name in self.names]
-        added, gone, changed, answers_changed = counts
-        return replace(
-            about, added=added, gone=gone, changed=changed, answers_changed=answers_changed, sampled=sampled,
-            columns=columns,
-        )  # fmt: skip
+        return replace(about, **vars(counts), sampled=sampled, columns=columns)
 
     def _one(self, sql: str) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self.connection.execute(sql).fetchone()
         return row
 
-    def _one_side(self) -> tuple[int, int, int, int]:
-        return (self.about.rows_after, 0, 0, 0) if self.types[1] else (0, self.about.rows_before, 0, 0)
-
-    def _join(self) -> tuple[tuple[int, int, int, int], dict[str, _Found]]:
-        """Added, gone, changed and changed answers; and the changes of each column that both sides have."""
-        found: dict[str, _Found] = {}
-        counts: tuple[int, int, int, int] | None = None
-        whole = [self.common[at : at + _COLUMNS_AT_ONCE] for at in range(0, len(self.common), _COLUMNS_AT_ONCE)] or [[]]
-        if len(whole) > 1:  # whether a row changed is known from the hash of all its columns
-            counts = self._count_rows()
-        for some in whole:
-            parts = [] if counts else _row_counts(self.about.key, some, self.answers)
-            for name in some:
-                parts += self._changes(name)
-            row = self._one(f"SELECT {', '.join(parts)} FROM ({self._joined(some)})") if parts else ()
-            if counts is None:
-                counts, row = (row[0], row[1], row[2], row[3]), row[4:]
-            width = len(self._changes(some[0])) if some else 0
-            for place, name in enumerate(some):
-                found[name] = self._read(name, row[place * width : (place + 1) * width])
-        assert counts is not None
-        return counts, found
-
-    def _joined(self, names: Sequence[str]) -> str:
-        """The rows of both sides, next to each other: k0.., b0.., a0.., and whether each column differs, d0.."""
-        key = self.about.key
-        keys = [f"k{place}" for place in range(len(key))]
-        sides = []
-        for side, letter in (("before", "b"), ("after", "a")):
-            of_key = [f"{quote_name(name)} AS k{place}" for place, name in enumerate(key)]
-            values = [f"{quote_name(name)} AS {letter}{place}" for place, name in enumerate(names)]
-            sides.append(f"(SELECT {', '.join([*of_key, *values])} FROM {side}_own)")
-        same = " AND ".join(f"b.{name} = a.{name}" for name in keys)
-        both = "b.k0 IS NOT NULL AND a.k0 IS NOT NULL"
-        selected = [
-            "b.k0 IS NOT NULL AS before_has", "a.k0 IS NOT NULL AS after_has",
-            *(f"coalesce(b.{name}, a.{name}) AS {name}" for name in keys),
-            *(f"{letter}.{letter}{place}" for place in range(len(names)) for letter in "ba"),
-            *(f"({both} AND b.b{place} IS DISTINCT FROM a.a{place}) AS d{place}" for place in range(len(names))),
-        ]  # fmt: skip
-        return f"SELECT {', '.join(selected)} FROM {sides[0]} b FULL OUTER JOIN {sides[1]} a ON {same}"
-
-    def _count_rows(self) -> tuple[int, int, int, int]:
-        key = self.about.key
-        hashed = [f"{_listed(key)}", f"hash({_listed(self.common)}) AS h"]
-        hashed += [f"hash({_listed(self.answers)}) AS w" if self.answers else "0 AS w"]
-        sides = [f"(SELECT {', '.join(hashed)} FROM {side}_own)" for side in ("before", "after")]
-        same = " AND ".join(f"b.{quote_name(name)} = a.{quote_name(name)}" for name in key)
-        first = quote_name(key[0])
-        both = f"b.{first} IS NOT NULL AND a.{first} IS NOT NULL"
-        added, gone, changed, answers = self._one(
-            f"SELECT count(*) FILTER (b.{first} IS NULL), count(*) FILTER (a.{first} IS NULL), "
-            f"count(*) FILTER ({both} AND b.h <> a.h), count(*) FILTER ({both} AND b.w <> a.w) "
-            f"FROM {sides[0]} b FULL OUTER JOIN {sides[1]} a ON {same}"
-        )
-        return added, gone, changed, answers
-
-    def _changes(self, name: str) -> list[str]:
-        """SQL of the aggregates of a column of the join, whatever its kind, always as many."""
-        place = self.common.index(name) % _COLUMNS_AT_ONCE
-        before, after, differs = f"b{place}", f"a{place}", f"d{place}"
-        kind = self.kinds[name]
-        unknown = [f"{value} IS NULL" for value in (before, after)]
-        if kind == "number":
-            unknown = [f"({value} IS NULL OR isnan({value}::DOUBLE))" for value in (before, after)]
-        became = [
-            f"{differs} AND {unknown[1]} AND NOT {unknown[0]}",
-            f"{differs} AND {unknown[0]} AND NOT {unknown[1]}",
-        ]
-        counts = [f"count(*) FILTER ({condition})" for condition in (differs, *became)]
-        if kind not in ("number", "vector") or not self._is_measured(name):
-            return [*counts, "0", "NULL", "NULL", "NULL", "NULL"]
-        if kind == "number":
-            change = f"({after}::DOUBLE - {before}::DOUBLE)"
-            change = f"CASE WHEN NOT isnan({change}) THEN {change} END"
-            distance = f"abs({change})"
-        else:
-            lists = [f"list_transform({value}, lambda x: coalesce(x, 0)::DOUBLE)" for value in (before, after)]
-            fits = f"len({before}) = len({after}) AND len({before}) > 0"
-            change = "NULL::DOUBLE"
-            distance = f"CASE WHEN {fits} THEN list_distance({', '.join(lists)}) END"
-        keys = ", ".join(f"k{at}" for at in range(len(self.about.key)))
-        movers = (
-            f"arg_max({{'k': [{_texts(self.about.key)}], 'v': {{'b': {before}, 'a': {after}}}, 'd': {distance}}}, "
-            f"{{'d': {distance}, 'h': hash({keys})}}, {self.top}) FILTER ({differs} AND {distance} > 0)"
-            if self.top
-            else "NULL"
-        )
-        return [*counts, f"count({distance})", f"sum({change})", f"sum({distance})", f"max({distance})", movers]
-
-    def _is_measured(self, name: str) -> bool:
-        return all(kind_of(types[name]) == self.kinds[name] for types in self.types)
-
-    def _read(self, name: str, values: Sequence[Any]) -> _Found:
-        *figures, movers = values
-        shown = [
-            Mover(tuple(each["k"]), each["v"]["b"], each["v"]["a"], each["d"])
-            for each in movers or ()
-        ]  # fmt: skip
-        changed, became_unknown, became_known, pairs, change, absolute, largest = figures
-        return _Found(changed, became_unknown, became_known, pairs, change, absolute, largest, shown)
+    def _compare_rows(self) -> tuple[RowCounts, dict[str, ColumnChanges]]:
+        """The counts of keys, and the changes of the columns that both sides have."""
+        if not all(self.types):
+            return RowCounts(added=self.about.rows_after, gone=self.about.rows_before), {}
+        columns = []
+        for name in self.common:
+            types = [types[name] for types in self.types]
+            is_measured = self.kinds[name] in ("number", "vector") and len({kind_of(each) for each in types}) == 1
+            columns.append(JoinedColumn(name, self.kinds[name], is_measured, types[0] != types[1]))
+        return JoinedTables(self.connection, self.about.key, self.key_hash, columns, self.answers, self.top).compare()
 
     def _sample(self, side: int, name: str) -> Values:
         """The values of a column in the sample of a side; none if it has no such column, or none that is counted."""
@@ -329,7 +219,7 @@ class _Comparison:
         bins: Bins,
         described: Sequence[Mapping[str, Distribution]],
         judged: Sequence[Mapping[str, list[int]]],
-        found: _Found | None,
+        found: ColumnChanges | None,
     ) -> ColumnDiff:
         types = [str(types[name]) if name in types else "" for types in self.types]
         made = ColumnDiff(
@@ -383,21 +273,10 @@ class _Comparison:
         return {"transitions": tuple((*pair, count) for pair, count in ordered)}
 
 
-def _row_counts(key: Sequence[str], names: Sequence[str], answers: Sequence[str]) -> list[str]:
-    differs = [f"d{place}" for place in range(len(names))] or ["false"]
-    answered = [f"d{place}" for place, name in enumerate(names) if name in answers] or ["false"]
-    return [
-        "count(*) FILTER (NOT before_has)", "count(*) FILTER (NOT after_has)",
-        f"count(*) FILTER ({' OR '.join(differs)})", f"count(*) FILTER ({' OR '.join(answered)})",
-    ]  # fmt: skip
+def _is_integer(kind: Any) -> bool:
+    import pyarrow as pa
 
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(quote_name, names))
-
-
-def _texts(key: Sequence[str]) -> str:
-    return ", ".join(f"k{place}::VARCHAR" for place in range(len(key)))
+    return bool(pa.types.is_integer(kind))
 
 
 def _as_values(values: Any, is_text: bool) -> Values:

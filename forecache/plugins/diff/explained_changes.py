@@ -9,8 +9,9 @@ from forecache.base.table_names import AS_OF
 from forecache.declare import Pipeline
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.plugins.diff.compare_partitions import ColumnDiff, Mover, PartitionDiff
+from forecache.plugins.diff.compare_partitions import ColumnDiff, PartitionDiff
 from forecache.plugins.diff.compared_tables import Side
+from forecache.plugins.diff.joined_changes import Mover
 
 EXPLAINED = 3
 _MOST_FEATURES = 8
