@@ -100,13 +100,20 @@ def scratch_folder(settings: Settings) -> Path:
 
 @contextmanager
 def scratch_database(settings: Settings) -> Iterator[Any]:
-    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder.
+    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder."""
+    with bounded_database(scratch_folder(settings)) as connection:
+        yield connection
+
+
+@contextmanager
+def bounded_database(parent: Path) -> Iterator[Any]:
+    """DuckDB with bounded memory that spills into a folder of its own in a folder.
 
     DuckDB before 2.0 gives its files the same names in every process, and two that share a folder crash.
     """
     import duckdb
 
-    with process_folder(scratch_folder(settings), "duckdb-") as folder:
+    with process_folder(parent, "duckdb-") as folder:
         config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
         with duckdb.connect(":memory:", config=config) as connection:
             yield connection

@@ -5,16 +5,18 @@ and if both consist of the same files nothing is read. Ranks and lists are compa
 that it is the same in every run. As in `GROUP BY`, null equals null, NaN equals NaN, and 0.0 equals -0.0.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecache.base.errors import InputError
-from forecache.lake.query import quote_name, scratch_database
+from forecache.lake.query import bounded_database, quote_name
 from forecache.models.registry.gate.score_metrics import spearman
 from forecache.plugins.diff.distributions import (
     Bins,
@@ -138,7 +140,7 @@ def compare_partitions(
                 f"{side.table} of {side.settings.env or 'this installation'} has no column {missing[0]!r}, which is "
                 "part of the key."
             )
-    with scratch_database(before.settings if before.settings.base is None else after.settings) as connection:
+    with bounded_database(Path(tempfile.gettempdir())) as connection:  # an environment is only read
         # The statistics of a Parquet file leave NaN out, and by them DuckDB 2.0 takes isnan() to be false.
         connection.execute("SET disabled_optimizers = 'statistics_propagation'; SET preserve_insertion_order = false")
         before.register(connection, "before_all", before.files)

@@ -1,6 +1,7 @@
 """What differs between two sides: an environment each, or two dates or versions of one."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
@@ -84,14 +85,26 @@ class EnvironmentDiff:
         return [each.models.failed_gate for each in self.names if each.models is not None and each.models.failed_gate]
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "before": self.before,
-            "after": self.after,
-            "changed_share": self.changed_share,
-            "failed_gates": self.failed_gates,
-            "equal": list(self.equal),
-            "names": [_name_dict(each) for each in self.names],
-        }
+        """JSON values; NaN and infinite numbers are null."""
+        found: dict[str, Any] = _without_odd_numbers(
+            {
+                "before": self.before,
+                "after": self.after,
+                "changed_share": self.changed_share,
+                "failed_gates": self.failed_gates,
+                "equal": self.equal,
+                "names": [_name_dict(each) for each in self.names],
+            }
+        )
+        return found
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _without_odd_numbers(each) for key, each in value.items()}
+    return [_without_odd_numbers(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _name_dict(found: NameDiff) -> dict[str, Any]:

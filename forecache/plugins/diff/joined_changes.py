@@ -6,7 +6,7 @@ read again.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forecache.lake.query import quote_name
@@ -68,8 +68,8 @@ class JoinedColumn:
     def hashed(self) -> str:
         """SQL of a value whose hash is equal on both sides for equal values."""
         column = quote_name(self.name)
-        if not self.is_cast:
-            return column
+        if not self.is_cast:  # null, no items and one that is null have the same hash
+            return f"{column}, len({column})" if self.kind in ("vector", "list") else column
         return f"{column}::DOUBLE" if self.kind == "number" else f"{column}::VARCHAR"
 
 
@@ -98,7 +98,7 @@ class JoinedTables:
         """Count the keys and the changes of each column."""
         chunks = [self.columns[at : at + COLUMNS_AT_ONCE] for at in range(0, len(self.columns), COLUMNS_AT_ONCE)]
         counts = None if len(chunks) == 1 else self._count_rows()
-        figures: dict[str, Sequence[Any]] = {}
+        figures: dict[str, tuple[Any, ...]] = {}
         for chunk in chunks:
             parts = [] if counts else self._row_counts(chunk)
             of_columns = [_aggregates(place, column, self.top) for place, column in enumerate(chunk)]
@@ -110,7 +110,8 @@ class JoinedTables:
                 figures[column.name] = row[place * width : (place + 1) * width]
         assert counts is not None
         movers = self._find_movers({name: hashes for name, (*_, hashes) in figures.items() if hashes})
-        return counts, {name: ColumnChanges(*row[:-1], movers.get(name, ())) for name, row in figures.items()}
+        found = {name: ColumnChanges(*row[:-1]) for name, row in figures.items()}
+        return counts, {name: replace(each, movers=movers.get(name, ())) for name, each in found.items()}
 
     def _one(self, sql: str) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self.connection.execute(sql).fetchone()

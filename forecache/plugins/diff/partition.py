@@ -81,7 +81,8 @@ class Partition:
         if not files:
             import pyarrow as pa
 
-            connection.register(name, pa.schema(list(self.types.items())).empty_table())
+            types = self.types or {"nothing": pa.null()}
+            connection.register(name, pa.schema(list(types.items())).empty_table())
             return
         if "://" in uri:
             connection.register(name, self._dataset(files))

@@ -1,6 +1,8 @@
 """The answers that two environments would serve now for the same keys, as the reader gives them."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,7 +13,7 @@ from forecache.cli.commands.get import open_answers
 from forecache.declare.project import Project
 from forecache.declare.realtime.realtime import stored_values_of
 from forecache.kit.delta.tables import table_exists
-from forecache.lake.query import quote_name, scratch_database
+from forecache.lake.query import bounded_database, quote_name
 from forecache.plugins.diff.partition import Partition
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
@@ -102,7 +104,7 @@ def _keys_in(request: Any, by: Sequence[str]) -> list[str]:
 
 
 def _sampled_keys(partition: Partition, key: Sequence[str]) -> list[str]:
-    with scratch_database(partition.settings) as connection:
+    with bounded_database(Path(tempfile.gettempdir())) as connection:
         partition.register(connection, "rows_of_it", partition.files)
         names = ", ".join(map(quote_name, key))
         texts = ", ".join(f"{quote_name(name)}::VARCHAR" for name in key)
