@@ -15,6 +15,7 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.statistics import psi
 from forecache.kit.delta.tables import append_rows
+from forecache.plugins.diff import compare_partitions as comparison
 from forecache.plugins.diff import joined_changes
 from forecache.plugins.diff.compare_partitions import PartitionDiff, compare_partitions
 from forecache.plugins.diff.partition import Partition
@@ -165,7 +166,8 @@ def check_columns(found: PartitionDiff, before: list[Row], after: list[Row], top
         known = {key: value for key, value in distances.items() if value is not None}
         assert column.largest_change == pytest.approx(max(known.values()))
         changes = [theirs[key][name] - ours[key][name] for key in known]
-        assert column.mean_change == pytest.approx(np.mean(changes), nan_ok=True)
+        with np.errstate(invalid="ignore"):  # both infinities are among them
+            assert column.mean_change == pytest.approx(np.mean(changes), nan_ok=True)
         largest = sorted(((-value, tuple(map(str, key))) for key, value in known.items() if value))[:top]
         assert [(-mover.distance, mover.key) for mover in column.movers] == largest, name
         for mover in column.movers:
@@ -229,6 +231,28 @@ def test_many_columns_are_joined_in_parts_with_the_same_result(
     found = compare(sides, answers=("score", "items"))
     check_rows(found, before, after, ("score", "items"))
     check_columns(found, before, after, 5)
+
+
+def test_many_rows_are_counted_whole_and_ranked_on_the_same_sample_in_every_run(
+    sides: tuple[Settings, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    before = [{"shop": "x", "customer": number, "score": float(rng.normal())} for number in range(20_000)]
+    after = [{**row, "score": row["score"] + float(rng.normal()) / 2} for row in before[1_000:]]
+    for settings, rows in zip(sides, (before, after), strict=True):
+        write(settings, rows)
+    monkeypatch.setattr(comparison, "SAMPLED_KEYS", 2_000)
+    found = compare(sides)
+    assert found == compare(sides)
+    assert (found.changed, found.gone, found.added) == (19_000, 1_000, 0)
+    assert 1_600 < found.sampled < 2_400
+    score = found.columns[0]
+    assert score.before is not None
+    assert sum(score.before.bars) == 20_000
+    assert score.before.mean == pytest.approx(np.mean([row["score"] for row in before]))
+    assert score.before.quantiles[0.5] == pytest.approx(np.median([row["score"] for row in before]), abs=0.1)
+    pairs = [(old["score"], new["score"]) for old, new in zip(before[1_000:], after, strict=True)]
+    assert score.rank_correlation == pytest.approx(np.corrcoef(*zip(*pairs, strict=True))[0, 1], abs=0.03)
 
 
 def test_vectors_lists_and_texts(sides: tuple[Settings, Settings]) -> None:

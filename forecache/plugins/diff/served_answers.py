@@ -17,6 +17,7 @@ from forecache.lake.query import bounded_database, quote_name
 from forecache.plugins.diff.partition import Partition
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
+from forecache.serve.store.keys import escape_part
 
 KEYS = 1_000
 _AT_ONCE, _MOST_SHOWN = 500, 5
@@ -100,7 +101,13 @@ def _keys_in(request: Any, by: Sequence[str]) -> list[str]:
     lists = [each for each in request.values() if isinstance(each, list)]
     rows = [request, *({**request, **row} for some in lists for row in some if isinstance(row, dict))]
     fitting = ([row.get(name) for name in by] for row in rows)
-    return ["|".join(map(str, values)) for values in fitting if all(isinstance(each, (str, int)) for each in values)]
+    return [_join_key(values) for values in fitting if all(isinstance(each, (str, int)) for each in values)]
+
+
+def _join_key(parts: Sequence[Any]) -> str:
+    """A key as the server takes it."""
+    texts = [str(part) for part in parts]
+    return texts[0] if len(texts) == 1 else "|".join(map(escape_part, texts))
 
 
 def _sampled_keys(partition: Partition, key: Sequence[str]) -> list[str]:
@@ -112,7 +119,7 @@ def _sampled_keys(partition: Partition, key: Sequence[str]) -> list[str]:
         found = connection.execute(
             f"SELECT {texts} FROM rows_of_it WHERE hash({names}) % {every} = 0 ORDER BY hash({names}) LIMIT {KEYS}"
         ).fetchall()
-    return ["|".join(row) for row in found]
+    return [_join_key(row) for row in found]
 
 
 def _look_up(settings: Settings, name: str, keys: Sequence[str]) -> tuple[list[str | None], int]:
