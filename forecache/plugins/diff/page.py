@@ -51,7 +51,7 @@ def _name(found: NameDiff) -> dict[str, Any]:
         "kind": found.kind,
         "dates": dates,
         "share": words.percent(found.changed_share) if found.answers else "",
-        "lines": list(lines_of(found)),
+        "lines": list(lines_of(found))[bool(found.answers) :],  # the share is among the facts
         "facts": _facts(found),
         "tables": list(_tables(found)),
         "metrics": _metrics(found),

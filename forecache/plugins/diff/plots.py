@@ -10,7 +10,7 @@ from forecache.plugins.diff.texts import value_text
 
 WIDTH, HEIGHT = 420, 150
 _AXIS, _TEXT = 18, 11
-_ROW, _NAME, _FIGURE = 24, 150, 95
+_ROW, _NAME, _FIGURE, _LETTERS = 24, 150, 95, 22
 
 
 def distribution_plot(column: ColumnDiff) -> str:
@@ -69,7 +69,7 @@ def _category_bars(column: ColumnDiff) -> str:
     parts = []
     for place, (name, old, new) in enumerate(rows):
         y = place * _ROW + 3
-        parts.append(_text(_NAME - 8, y + 13, name if len(name) <= 22 else f"{name[:21]}…", "end"))
+        parts.append(_text(_NAME - 8, y + 13, _short(name) or '""', "end"))
         for offset, share, colour in ((0, old, "var(--soft)"), (9, new, "var(--accent)")):
             width = round(share / top * room, 1)
             parts.append(f'<rect x="{_NAME}" y="{y + offset}" width="{width}" height="8" fill="{colour}"/>')
@@ -94,13 +94,17 @@ def contribution_plot(features: Sequence[Mapping[str, Any]]) -> str:
     ]  # fmt: skip
     for place, (name, old, new) in enumerate(known):
         y = place * _ROW + 3
-        parts.append(_text(_NAME - 8, y + 13, name if len(name) <= 22 else f"{name[:21]}…", "end"))
+        parts.append(_text(_NAME - 8, y + 13, _short(name), "end"))
         for offset, value, colour in ((0, old, "var(--soft)"), (9, new, "var(--accent)")):
             x = min(middle, middle + value * scale)
             parts.append(
                 f'<rect x="{x:.1f}" y="{y + offset}" width="{abs(value) * scale:.1f}" height="8" fill="{colour}"/>'
             )
     return _svg(len(known) * _ROW + 4, "".join(parts), "What each feature adds before and after")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
