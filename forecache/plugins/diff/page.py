@@ -36,6 +36,7 @@ def render_page(found: EnvironmentDiff) -> str:
     """The page as HTML."""
     return make_page(
         Path(__file__).parent / "diff_page.html.j2",
+        environment="",  # the heading names both
         found=found,
         sentence=summary(found),
         share=words.percent(found.changed_share),
