@@ -182,7 +182,7 @@ def _diff_name(
         else:
             found.equal.append(about.table)
     if before is not after:
-        if isinstance(declared, Pipeline) and declared.is_trained:
+        if isinstance(declared, (Pipeline, Realtime)) and declared.is_trained:
             found.models = compare_models(before, after, declared)
         if isinstance(declared, Realtime):
             found.requests = compare_requests(before, after, declared.name)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.base.table_names import AS_OF
-from forecache.declare import Pipeline
+from forecache.declare import Pipeline, Trainable
 from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.model_versions import ModelVersion, find_champion, judged_folder, list_models
@@ -40,12 +40,14 @@ class ModelDiff:
     failed_gate: str = ""
 
 
-def compare_models(before: Settings, after: Settings, pipeline: Pipeline) -> ModelDiff:
-    """Compare the champions of a pipeline, by its declaration in the working tree."""
+def compare_models(before: Settings, after: Settings, pipeline: Trainable) -> ModelDiff:
+    """Compare the champions of a pipeline or real-time model, by its declaration in the working tree."""
     old, new = find_champion(before, pipeline), find_champion(after, pipeline)
     made = ModelDiff(_describe(old), _describe(new), True, failed_gate=_failed_gate(before, after, pipeline))
     if old is None or new is None or (old.run_id, old.weights) == (new.run_id, new.weights):
         return replace(made, differ=(old is None) != (new is None))
+    if not isinstance(pipeline, Pipeline):
+        return replace(made, missing="those of real-time models are measured by their gate alone")
     try:
         metrics, rows = _measure_both(before, after, pipeline, old, new)
     except ForecacheError as error:
@@ -64,7 +66,7 @@ def _describe(version: ModelVersion | None) -> dict[str, Any] | None:
     return {"version": version.version, "gate": version.gate, "run_id": version.run_id, "weights": version.weights}
 
 
-def _failed_gate(before: Settings, after: Settings, pipeline: Pipeline) -> str:
+def _failed_gate(before: Settings, after: Settings, pipeline: Trainable) -> str:
     """A sentence on the newest version of the second environment that is not in the first, if its gate refused it."""
     known = {(each.version, each.run_id) for each in list_models(before, pipeline)}
     own = [each for each in list_models(after, pipeline) if (each.version, each.run_id) not in known]
