@@ -1,7 +1,6 @@
 """The tables to compare of what a project declares, the dates that both sides have of them, and why they differ."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,9 +10,7 @@ from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration, PluginTable
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ledger import last_record, last_records
-
-_SHOWN_HASH = 8
-_HASH = re.compile(r"[0-9a-f]{16,}")
+from forecache.plugins.plan.causes import CauseFinder
 
 
 @dataclass(frozen=True)
@@ -85,28 +82,9 @@ class Side:
 
 
 def reasons(table: ComparedTable, before: Side, after: Side) -> list[str]:
-    """What differs in the inputs of a stage, as (what, before, after) in words; [] if they are equal."""
-    texts = []
-    for side in (before, after):
-        record = last_record(side.settings, table.stage, table.subject, side.night)
-        texts.append({} if record is None else dict(_parts(record.inputs)))
-    old, new = texts
-    if not old or not new:
-        lacking = [side.name for side, text in ((before, old), (after, new)) if not text]
+    """What differs in the inputs of a stage, in the words of a plan; [] if they are equal."""
+    old, new = (last_record(side.settings, table.stage, table.subject, side.night) for side in (before, after))
+    if old is None or new is None:
+        lacking = [side.name for side, row in ((before, old), (after, new)) if row is None]
         return [f"{name} has no {table.stage} of it" for name in lacking]
-    return [
-        f"{name} {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _parts(inputs: str) -> Iterator[tuple[str, str]]:
-    """Names and values of a text of inputs, such as `raw_x@7 model=churn@3 declared=...`."""
-    for part in inputs.split():
-        name, sign, value = part.partition("=" if "=" in part else "@")
-        yield (name, value) if sign else (part, part)
-
-
-def _short(value: str) -> str:
-    return _HASH.sub(lambda found: found[0][:_SHOWN_HASH], value)
+    return CauseFinder(after.settings, before=before.settings).compare(old.inputs, new.inputs)

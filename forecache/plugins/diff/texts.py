@@ -38,7 +38,7 @@ def show_text(found: EnvironmentDiff) -> None:
         for table in each.tables:
             click.echo(f"  {table.about.table}: {rows_text(table)}")
             for reason in table.reasons:
-                click.echo(f"    because of {reason}")
+                click.echo(f"    because {reason}")
             columns = changed_columns(table)
             if columns:
                 shown = [column_row(column) for column in columns[:_MOST_COLUMNS]]
@@ -193,7 +193,7 @@ def render_markdown(found: EnvironmentDiff, *, most: float | None = None) -> str
         lines += [f"- {line}" for line in lines_of(each)]
         for table in each.tables:
             lines += ["", f"`{table.about.table}`: {rows_text(table)}", ""]
-            lines += [f"- because of `{reason}`" for reason in table.reasons]
+            lines += [f"- because {reason}" for reason in table.reasons]
             columns = changed_columns(table)[:_MOST_COLUMNS]
             lines += ["", *_markdown_table(COLUMNS, [column_row(column) for column in columns])] if columns else []
             movers = movers_of(table) if table.about.answers else []

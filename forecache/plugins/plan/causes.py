@@ -25,8 +25,9 @@ class CauseFinder:
         views: Names of the views of the declaration whose stages are compared, in their order.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, before: Settings | None = None) -> None:
+        """Compare records of an environment, or with `before` those of another one with its own."""
+        self._settings, self._before = settings, before or settings
         self.pending: dict[str, str] = {}
         self.views: list[str] = []
 
@@ -88,7 +89,7 @@ class CauseFinder:
 
     def compare_fingerprints(self, before: str, now: str) -> list[str]:
         """The differences of what two fingerprints were made of."""
-        old, new = read_definition(self._settings, before), read_definition(self._settings, now)
+        old, new = read_definition(self._before, before), read_definition(self._settings, now)
         if old is None or new is None:
             return ["its code or declaration changed; the lake does not have what it was before"]
         found = compare_definitions(old, new) or ["its code or declaration changed"]
