@@ -78,7 +78,7 @@ class ColumnDiff:
 
 @dataclass(frozen=True)
 class PartitionDiff:
-    """What differs between two partitions.
+    """Differences of two partitions.
 
     Attributes:
         changed: Keys of both sides with another value in any column; `answers_changed` in one of `answers`.
@@ -147,10 +147,10 @@ def compare_partitions(
         after.register(connection, "after_all", after.files)
         before.register(connection, "before_own", [file for each, file in ours.items() if each not in theirs])
         after.register(connection, "after_own", [file for each, file in theirs.items() if each not in ours])
-        return _Comparison(connection, before, after, same, top).run()
+        return _PartitionComparison(connection, before, after, same, top).run()
 
 
-class _Comparison:
+class _PartitionComparison:
     """The comparison of two partitions that a connection has views of."""
 
     def __init__(self, connection: Any, before: Partition, after: Partition, about: PartitionDiff, top: int) -> None:
@@ -282,7 +282,7 @@ def _is_integer(kind: Any) -> bool:
 
 
 def _as_values(values: Any, is_text: bool) -> Values:
-    """What DuckDB returns, as objects with None, or as float64 with NaN, for null."""
+    """Values that DuckDB returned, as objects with None, or as float64 with NaN, for null."""
     if is_text:
         texts: Values = np.ma.getdata(values).astype(object)
         texts[np.ma.getmaskarray(values)] = None

@@ -33,11 +33,11 @@ class ComparedTable:
 def tables_of(declared: Nightly) -> list[ComparedTable]:
     """The tables of a declaration, in the order in which a run writes them."""
     if isinstance(declared, FeatureView):
-        return [_of_view(declared)]
+        return [_view_table(declared)]
     if isinstance(declared, Realtime):
-        return [_of_view(view) for view in declared.views]
+        return [_view_table(view) for view in declared.views]
     if isinstance(declared, Pipeline):
-        found = [_of_view(view) for view in declared.views]
+        found = [_view_table(view) for view in declared.views]
         if declared.is_joined:
             found.append(ComparedTable(FEATURES_STAGE, declared.name, declared.feature_table, declared.key))
         published = declared.name if declared.publish is not None else ""
@@ -47,15 +47,15 @@ def tables_of(declared: Nightly) -> list[ComparedTable]:
                           published),
         ]  # fmt: skip
     assert isinstance(declared, NightlyDeclaration)
-    return [_of_plugin(declared, table) for table in declared.tables]
+    return [_plugin_table(declared, table) for table in declared.tables]
 
 
-def _of_view(view: FeatureView) -> ComparedTable:
+def _view_table(view: FeatureView) -> ComparedTable:
     answers, published = (view.served_fields, view.name) if view.publish is not None else ((), "")
     return ComparedTable(FEATURES_STAGE, view.name, view.feature_table, view.key, tuple(answers), published)
 
 
-def _of_plugin(maker: NightlyDeclaration, table: PluginTable) -> ComparedTable:
+def _plugin_table(maker: NightlyDeclaration, table: PluginTable) -> ComparedTable:
     return ComparedTable("recommend", maker.name, table.served_table, table.key, table.output_columns, table.name)
 
 

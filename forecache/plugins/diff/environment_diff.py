@@ -1,4 +1,4 @@
-"""What differs between two sides: an environment each, or two dates or versions of one."""
+"""Differences of two sides: an environment each, or two dates or versions of one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class TableDiff:
 
 @dataclass
 class NameDiff:
-    """What differs of a pipeline, feature view, recommender or real-time model.
+    """Differences of a pipeline, feature view, recommender or real-time model.
 
     Attributes:
         tables: Those that differ.
@@ -68,7 +68,7 @@ class NameDiff:
 
 @dataclass(frozen=True)
 class EnvironmentDiff:
-    """What differs between two sides, by name; `equal` are the names of which nothing does."""
+    """Differences of two sides, by name; `equal` are the names of which nothing does."""
 
     before: str
     after: str

@@ -65,7 +65,7 @@ class JoinedColumn:
     is_cast: bool
 
     @property
-    def hashed(self) -> str:
+    def hash_input(self) -> str:
         """SQL of a value whose hash is equal on both sides for equal values."""
         column = quote_name(self.name)
         if not self.is_cast:  # null, no items and one that is null have the same hash
@@ -102,7 +102,7 @@ class JoinedTables:
         for chunk in chunks:
             parts = [] if counts else self._row_counts(chunk)
             of_columns = [_aggregates(place, column, self.top) for place, column in enumerate(chunk)]
-            row = self._one(f"SELECT {', '.join([*parts, *sum(of_columns, [])])} FROM ({self._joined(chunk)})")
+            row = self._one(f"SELECT {', '.join([*parts, *sum(of_columns, [])])} FROM ({self._join_sql(chunk)})")
             if counts is None:
                 counts, row = RowCounts(*row[:4]), row[4:]
             width = len(of_columns[0])
@@ -117,7 +117,7 @@ class JoinedTables:
         row: tuple[Any, ...] = self.connection.execute(sql).fetchone()
         return row
 
-    def _joined(self, columns: Sequence[JoinedColumn]) -> str:
+    def _join_sql(self, columns: Sequence[JoinedColumn]) -> str:
         """The rows of both sides, next to each other: h, b0.., a0.., and whether each column differs, d0.."""
         keys = [f"k{place}" for place in range(len(self.key))]
         sides = []
@@ -149,7 +149,7 @@ class JoinedTables:
         """Count the keys by the hashes of all their columns, as no join has all of them."""
         names = ", ".join(map(quote_name, self.key))
         hashes = [
-            f"hash({', '.join(['0', *(column.hashed for column in some)])})"
+            f"hash({', '.join(['0', *(column.hash_input for column in some)])})"
             for some in (self.columns, [column for column in self.columns if column.name in self.answers])
         ]
         sides = [

@@ -84,7 +84,7 @@ def _measure_both(
 
     Each model gets the features of its own training table; the labels are those of the newer one.
     """
-    sides = [_Scored.read(settings, pipeline, version) for settings, version in ((before, old), (after, new))]
+    sides = [_TestSplit.read(settings, pipeline, version) for settings, version in ((before, old), (after, new))]
     common = np.intersect1d(sides[0].keys, sides[1].keys)
     if not len(common):
         return {}, 0
@@ -96,7 +96,7 @@ def _measure_both(
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _TestSplit:
     """The test split of a model's training table, in the order of its keys, and the model."""
 
     keys: NDArray[Any]  # texts of key and as-of date [n]
@@ -104,7 +104,7 @@ class _Scored:
     model: Any
 
     @classmethod
-    def read(cls, settings: Settings, pipeline: Pipeline, version: ModelVersion) -> "_Scored":
+    def read(cls, settings: Settings, pipeline: Pipeline, version: ModelVersion) -> "_TestSplit":
         table, delta_version = version.training_table
         model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
         examples = read_examples(
@@ -113,7 +113,7 @@ class _Scored:
         )  # fmt: skip
         return cls(_split_keys(settings, pipeline, table, delta_version), examples, model)
 
-    def select(self, keys: NDArray[Any]) -> "_Scored":
+    def select(self, keys: NDArray[Any]) -> "_TestSplit":
         """The rows of these keys, in their order."""
         mask = np.isin(self.keys, keys)
         chosen, order = self.examples.select(mask), np.argsort(self.keys[mask], kind="stable")
@@ -121,7 +121,7 @@ class _Scored:
             chosen.features[order], chosen.label[order], tuple(chosen.as_of[place] for place in order), chosen.encoding,
             None if chosen.weight is None else chosen.weight[order], chosen.classes, chosen.constants,
         )  # fmt: skip
-        return _Scored(self.keys[mask][order], ordered, self.model)
+        return _TestSplit(self.keys[mask][order], ordered, self.model)
 
     def scores(self, classes: tuple[str, ...]) -> Any:
         return score_features(self.model, self.examples.features, classes)

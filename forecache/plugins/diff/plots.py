@@ -78,7 +78,7 @@ def _category_bars(column: ColumnDiff) -> str:
 
 
 def contribution_plot(features: Sequence[Mapping[str, Any]]) -> str:
-    """What each feature adds to an answer before and after, as bars to both sides of nothing."""
+    """Draw what each feature adds to an answer before and after, as bars to both sides of zero."""
     known = [
         (each["name"], each["adds_before"] or 0.0, each["adds_after"] or 0.0)
         for each in features

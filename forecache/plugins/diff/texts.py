@@ -1,4 +1,4 @@
-"""What differs as text for people, and as Markdown that fits into a pull request."""
+"""Differences as text for people, and as Markdown that fits into a pull request."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _RIGHT = COLUMNS[1:]
 
 
 def summary(found: EnvironmentDiff) -> str:
-    """What differs, in a sentence."""
+    """Sum up in a sentence what differs."""
     if not found.names:
         return f"Nothing differs between {found.before} and {found.after}."
     return (
@@ -180,7 +180,7 @@ def explained_row(feature: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def render_markdown(found: EnvironmentDiff, *, most: float | None = None) -> str:
-    """What differs as Markdown: a table of names, and the details of each folded."""
+    """Write what differs as Markdown: a table of names, and the details of each folded."""
     lines = [f"### What differs between `{found.before}` and `{found.after}`", ""]
     if not found.names:
         return "\n".join([*lines, summary(found)])
