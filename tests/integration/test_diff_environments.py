@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from try_job import DAYS, answers, contents, copy_project, land_sales, run_from_nothing, try_full
+from try_job import DAYS, answers, contents, copy_project, land_sales, run_day, run_from_nothing, try_full
 from warm import start
 
 from forecache.base.settings import Settings, load_settings, trial_settings
@@ -30,8 +30,8 @@ class Change:
         copy_project(folder / "before")
         copy_project(self.project, before=FEATURE[0], after=FEATURE[1])
         land_sales(self.home / "landing")
-        for job, arguments in ((run_from_nothing, (folder / "before", self.home)),
-                               (try_full, (self.project, self.home, "change"))):  # fmt: skip
+        for job, arguments in ((run_from_nothing, (folder / "before", self.home, {})),
+                               (try_full, (self.project, self.home, "change", {}))):  # fmt: skip
             process = start(job, *arguments)
             process.join(300)
             assert process.exitcode == 0
@@ -155,7 +155,7 @@ def test_a_gate_that_failed_after_exits_with_6(change: Change) -> None:
     copy_project(project, before='floors={"mae": 1e6}', after='floors={"mae": 0.0}')
     [file] = (project / "windowed_project" / "pipelines").glob("[a-z]*.py")
     file.write_text(file.read_text().replace(*FEATURE))
-    process = start(try_full, project, change.home, "refused")
+    process = start(try_full, project, change.home, "refused", {})
     process.join(300)  # it fails with the gate
     found = json.loads(change.diff("--env", "local", "--env", "local/refused", "--json")[0])
     [sentence] = found["failed_gates"]
@@ -186,7 +186,7 @@ def test_nothing_differs_of_a_side_and_itself_and_nothing_is_written(change: Cha
 
 
 def test_two_dates_and_two_versions_of_one_environment(change: Change) -> None:
-    process = start(run_from_nothing, change.project.parent / "before", change.home, DAYS[-2])
+    process = start(run_day, change.project.parent / "before", change.home, DAYS[-2])
     process.join(300)
     assert process.exitcode == 0
     dates = ("--date", str(DAYS[-2]), "--date", str(DAYS[-1]))

@@ -66,6 +66,13 @@ def run_from_nothing(project: Path, home: Path, more: Mapping[str, Any]) -> None
     run_in_process(use_project(project, home, **more), RunRequest(["spend"], job="full"))
 
 
+def run_day(project: Path, home: Path, night: date) -> None:
+    """Run the project for a day, with the champion that there is."""
+    from forecache.runs import RunRequest, run_in_process
+
+    run_in_process(use_project(project, home), RunRequest(["spend"], nights=(night, night)))
+
+
 def try_once(project: Path, home: Path, name: str) -> None:
     """Try the project in a trial of the home."""
     from forecache.plugins.trials.run_trial import choose, open_trial, run_trial
