@@ -141,7 +141,10 @@ PLUGINS = {
         commands={"parity": ("command:parity", "Replay logged answers, to find training-serving skew.")},
         hooks={"orchestration": "orchestration:build_definitions"},
     ),
-    "plan": Plugin(commands={"plan": ("command:plan", "What a run would do, why, and what it would take.")}),
+    "plan": Plugin(
+        commands={"plan": ("command:plan", "What a run would do, why, and what it would take.")},
+        hooks={"compare_inputs": "causes:compare_inputs"},
+    ),
     "protocols": Plugin(
         commands={"release bento": ("write_bento:bento", "Write a BentoML service for a release.")},
         hooks={

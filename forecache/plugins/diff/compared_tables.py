@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Realtime
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration, PluginTable
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ledger import last_record, last_records
-from forecache.plugins.plan.causes import CauseFinder
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,7 @@ def reasons(table: ComparedTable, before: Side, after: Side) -> list[str]:
     if old is None or new is None:
         lacking = [side.name for side, row in ((before, old), (after, new)) if row is None]
         return [f"{name} has no {table.stage} of it" for name in lacking]
-    return CauseFinder(after.settings, before=before.settings).compare(old.inputs, new.inputs)
+    found = (
+        compare(before.settings, old.inputs, after.settings, new.inputs) for compare in find_hooks("compare_inputs")
+    )
+    return next(found, ["its inputs differ"] if old.inputs != new.inputs else [])

@@ -100,6 +100,11 @@ class CauseFinder:
         return f"`views.{self.views[number] if number < len(self.views) else number}."
 
 
+def compare_inputs(before: Settings, old: str, settings: Settings, now: str) -> list[str]:
+    """The differences of a stage's inputs in two environments, in words."""
+    return CauseFinder(settings, before=before).compare(old, now)
+
+
 def _split_inputs(text: str) -> dict[str, str]:
     """Parts of a text of inputs by name, such as `raw_sales` of `raw_sales@3` and `code` of `code=...`."""
     found = {}
