@@ -15,6 +15,7 @@ from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView
+from forecache.kit.process.usage import note_remote_work
 from forecache.lake.contracts import function_name
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Engine:
         """The process's Spark session, started at the first call."""
         from forecache.kit.spark.session import spark_session
 
+        if not self.settings.spark_master.startswith("local"):
+            note_remote_work()
         return spark_session(self.settings)
 
     @property

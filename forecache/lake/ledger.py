@@ -63,6 +63,11 @@ class StageRecord:
     recorded_at: datetime | None = None
     commit_version: int | None = None  # Delta version of the ledger that added the row
 
+    def core_s(self, cores: int) -> float:
+        """Core-seconds that it took; if none were measured, its time on so many cores."""
+        measured: float | None = (self.details.get("cost") or {}).get("core_s")
+        return self.seconds * cores if measured is None else measured
+
 
 def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""

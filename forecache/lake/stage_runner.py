@@ -142,8 +142,8 @@ class Stage:
     ) -> dict[_Night, StageRecord]:
         """Append ledger rows for nights that took `seconds` together, or for None of a stage without nights.
 
-        Of nights that did work, `details["cost"]` has the core-seconds that they took, and the number of nights that
-        shared them.
+        Of nights that did work, `details["cost"]` has the core-seconds that they took, unless executors of a cluster
+        worked, and the number of nights that shared them.
         """
         costs = self._measure_costs(done, seconds)
         rows = {
@@ -171,6 +171,8 @@ class Stage:
         if not total_s:
             return {}
         core_s, more = self.meter.take_s(), {"nights": len(done), "peak_bytes": peak_memory_bytes()}
+        if core_s is None:
+            return dict.fromkeys(took_s, more)
         shares = {night: core_s * own_s / total_s for night, own_s in took_s.items()}
         return {night: {**core_cost(self.settings, share), **more} for night, share in shares.items()}
 

@@ -4,7 +4,7 @@ The dates are given, or are those whose rows failed a check, or those that a ver
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 
@@ -177,7 +177,7 @@ def run_backfill(
                 raise
             failures[str(each)] = error
         rows = records_after(settings, seen)
-        used_s += sum(map(_core_seconds, rows))
+        used_s += sum(row.core_s(num_cores()) for row in rows)
         seen = max((row.commit_version for row in rows if row.commit_version is not None), default=seen)
     if len(failures) == 1 == len(runs):
         raise next(iter(failures.values()))
@@ -191,9 +191,3 @@ def _describe_rest(done: int, of: int, seconds: float, each: BackfillRun) -> str
         return f"run 1 of {of}: {each}"
     left = timedelta(seconds=round(seconds / done * (of - done)))
     return f"run {done + 1} of {of}: {each}; all done in {left}, at {datetime.now(timezone.utc) + left:%H:%M} UTC"
-
-
-def _core_seconds(row: StageRecord) -> float:
-    """Core seconds of a stage; if none were measured, its time on all cores of this machine."""
-    cost: Mapping[str, float] = row.details.get("cost") or {}
-    return cost.get("core_s", row.seconds * num_cores())

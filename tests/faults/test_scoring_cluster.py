@@ -30,6 +30,7 @@ from scoring_support import (
 from spark_cluster import SHORT_JVM, Cluster, kill_group
 
 from forecache.base.settings import Settings
+from forecache.lake.ledger import last_record
 from forecache.models.inference.kernel_spec import OUTPUTS
 from forecache.scoring.run import score
 
@@ -308,6 +309,9 @@ def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, clu
     kill_group(cluster.workers[0])
     output, _ = process.communicate(timeout=300)
     assert output.splitlines()[-1] == f"scored {FILES * ROWS}"
+    recorded = last_record(settings, "score", pipeline.name, NIGHT)
+    assert recorded is not None
+    assert "core_s" not in recorded.details["cost"]  # the executors' CPU time is not seen
     by_cluster = predictions(settings, pipeline)
     register_model(settings, pipeline)
     score(settings, pipeline, [NIGHT], engine="arrow", run_id="here")

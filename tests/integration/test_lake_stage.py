@@ -5,9 +5,12 @@ from datetime import date
 
 import pytest
 
-from forecache.base.settings import Settings
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.spark import session
+from forecache.lake.engine import Engine
 from forecache.lake.ledger import last_records
 from forecache.lake.stage_runner import Stage, StageOutcome
+from forecache.plugins.cost.stage_costs import stage_lines
 
 NIGHTS = [date(2026, 1, day) for day in (1, 2, 3)]
 
@@ -34,6 +37,26 @@ def test_a_stage_works_once_for_its_inputs_and_again_where_its_result_is_gone(st
     assert stage.run_once("a", work, rebuild=True)[0].rows == 3
     assert stage.run_once("b", work)[0].rows == 4
     assert stage.run_once("b", work, night=NIGHTS[0])[0].rows == 5
+
+
+@pytest.mark.parametrize(("master", "is_measured"), [("local[2]", True), ("spark://host:7077", False)])
+def test_core_seconds_are_not_recorded_of_what_executors_of_a_cluster_did(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, master: str, is_measured: bool
+) -> None:
+    monkeypatch.setattr(session, "_session", object())  # it is started already
+    stage = Stage(load_settings(home=settings.home, spark_master=master, prices={"cpu": (3.6, 0.36)}), "score", "churn")
+    engine = Engine(stage.settings, "spark")
+
+    def work() -> StageOutcome:
+        engine.session()
+        return StageOutcome(1, seconds=2.0)
+
+    row, _ = stage.run_once("a", work)
+    measured = {"core_s", "price_on_demand", "price_spot"} if is_measured else set()
+    assert set(row.details["cost"]) == {"nights", "peak_bytes"} | measured
+    assert (row.core_s(4) == 8.0) == (not is_measured)
+    [line] = stage_lines(stage.settings, [row], 1.0, cores=4)
+    assert line.basis == ("measured" if is_measured else "held")
 
 
 def test_only_stale_nights_are_done_in_order_and_as_many_at_once_as_allowed(stage: Stage) -> None:

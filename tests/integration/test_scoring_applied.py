@@ -148,7 +148,8 @@ def test_a_version_and_a_run_name_the_same_model(lake: Settings, tmp_path: Path)
     result = run(lake, by_run)
     assert result.details["model"] == "demo@1"
     assert column(lake, by_run) == expected
-    assert recorded_models(lake, "demo")[1].details == {
+    recorded = {name: value for name, value in recorded_models(lake, "demo")[1].details.items() if name != "cost"}
+    assert recorded == {
         "uri": by_run.model.uri,  # type: ignore[union-attr]
         "mlflow_run_id": made.info.run_id,
     }
@@ -197,7 +198,9 @@ def test_changed_code_is_another_number_and_the_old_code_has_its_own_again(lake:
         assert not result.skipped
         versions.append(result.details["model"])
     assert versions == ["demo@1", "demo@2", "demo@3", "demo@1"]
-    assert recorded_models(lake, "demo")[2].details["function"] == "rules_project.pipelines.rules:rules"
+    found = recorded_models(lake, "demo")[2].details
+    assert found["function"] == "rules_project.pipelines.rules:rules"
+    assert found["cost"]["core_s"] >= 0
 
 
 def test_models_that_are_met_at_once_get_one_number_each(settings: Settings) -> None:
@@ -407,10 +410,10 @@ def test_a_version_that_misses_its_floors_leaves_the_last_accepted_one(lake: Set
     with pytest.raises(CheckError, match="does not reach its floors, and those that did are deleted: roc_auc"):
         run(lake, pipeline)
     verdicts = [row.details for row in all_records(lake, "judge", "demo")]
-    assert [(found["version"], found["accepted"]) for found in verdicts] == [
-        (1, False),
-        (2, True),
-        (3, False),
+    assert [(found["version"], found["accepted"], found["cost"]["core_s"] > 0) for found in verdicts] == [
+        (1, False, True),
+        (2, True, True),
+        (3, False, True),
     ]
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from forecache.kit.process.usage import CpuMeter, own_cpu_s, peak_memory_bytes, tree_cpu_s
+from forecache.kit.process.usage import CpuMeter, note_remote_work, own_cpu_s, peak_memory_bytes, tree_cpu_s
 
 _BUSY = "import time\nwhile time.process_time() < {}: pass"
 
@@ -21,13 +21,23 @@ def test_the_time_of_an_inner_stage_is_not_in_that_of_the_outer_one() -> None:
     use(0.05)
     inner = CpuMeter()
     use(0.1)
-    of_inner = inner.take_s()
+    of_inner = inner.take_s() or 0.0
     use(0.05)
-    of_outer = outer.take_s()
+    of_outer = outer.take_s() or 0.0
     assert 0.1 <= of_inner < 0.15
     assert 0.1 <= of_outer < 0.15
-    assert outer.take_s() < 0.02
-    assert inner.take_s() < 0.02
+    assert (outer.take_s() or 0.0) < 0.02
+    assert (inner.take_s() or 0.0) < 0.02
+
+
+def test_the_time_is_not_known_if_work_went_to_processes_that_are_not_seen() -> None:
+    before = CpuMeter()
+    note_remote_work()
+    after = CpuMeter()
+    use(0.05)
+    assert before.take_s() is None
+    assert after.take_s() is not None
+    assert before.take_s() is not None
 
 
 def test_the_time_of_children_counts_while_they_run_and_after_they_have_ended() -> None:

@@ -76,6 +76,15 @@ def _peak_bytes(pid: int) -> int:
 _attributed_s = 0.0
 """CPU seconds of this process that meters have given out."""
 _attributing = threading.Lock()
+_handed_out = 0
+"""Number of times that this process has handed work to processes whose CPU time it does not see."""
+
+
+def note_remote_work() -> None:
+    """Note that work goes to processes that are no descendants of this one, as executors of a cluster."""
+    global _handed_out
+    with _attributing:
+        _handed_out += 1
 
 
 class CpuMeter:
@@ -85,12 +94,15 @@ class CpuMeter:
     """
 
     def __init__(self) -> None:
-        self._began_s = own_cpu_s() - _attributed_s
+        self._began_s, self._handed_out = own_cpu_s() - _attributed_s, _handed_out
 
-    def take_s(self) -> float:
-        """Return the CPU seconds since it was made or since the last call, and give them out."""
+    def take_s(self) -> float | None:
+        """Return the CPU seconds since it was made or since the last call, and give them out; None if work has gone to
+        processes that it does not see.
+        """
         global _attributed_s
         with _attributing:
             used_s = max(0.0, own_cpu_s() - _attributed_s - self._began_s)
             _attributed_s += used_s
-        return used_s
+            is_whole, self._handed_out = self._handed_out == _handed_out, _handed_out
+        return used_s if is_whole else None

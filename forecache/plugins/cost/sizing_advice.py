@@ -153,7 +153,7 @@ def _engine_advice(settings: Settings, nights: list[StageRecord], days: float) -
     """Advice for pipelines that both engines have scored in full: the engine that took less a row."""
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for record in nights:
-        if record.details.get("mode", "full") == "full" and "cost" in record.details:
+        if record.details.get("mode", "full") == "full" and "core_s" in record.details.get("cost", {}):
             sums = seconds[record.subject][record.details["engine"]]
             sums[0] += record.details["cost"]["core_s"]
             sums[1] += record.rows

@@ -1,10 +1,11 @@
 """Estimates of stages: by earlier runs of the same stage of the same subject, else guessed from the number of rows."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from forecache.base.settings import Settings
+from forecache.lake.engine import num_cores
 from forecache.lake.ledger import StageRecord, records_of_subjects
 from forecache.plugins.plan.plan import Estimate
 
@@ -60,7 +61,7 @@ class Estimator:
         others = [row for name, subject in self._records if name == stage for row in self._find_runs(name, subject)]
         core_s = _GUESS_S + _GUESS_A_ROW_S * rows
         if others:
-            usual = median(row.details["cost"]["core_s"] for row in others)
+            usual = median(row.core_s(num_cores()) for row in others)
             core_s = usual * max(1.0, rows / max(1.0, median(row.rows for row in others)))
         return Estimate(rows, core_s, core_s, core_s / 4, core_s * 4, None, 0)
 
@@ -74,5 +75,4 @@ def _scale(row: StageRecord, *, rows: int, dates: int) -> tuple[float, float]:
     before = row.rows * dates
     ratio = rows / before if before else 1.0
     factor = dates * (1.0 if 1 / _COMPARABLE <= ratio <= _COMPARABLE else ratio)
-    cost: Mapping[str, float] = row.details["cost"]
-    return cost["core_s"] * factor, row.seconds * factor
+    return row.core_s(num_cores()) * factor, row.seconds * factor

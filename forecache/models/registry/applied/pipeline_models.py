@@ -19,8 +19,9 @@ from forecache.declare import Labelled, RegisteredModel, Trainable
 from forecache.declare.models.applied import FunctionModel, SqlModel
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_existing
-from forecache.lake.ledger import StageRecord, all_records, append_records
+from forecache.lake.ledger import StageRecord, all_records
 from forecache.lake.split_rows import label_numbers
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.kernel import load_kernel, score_values
 from forecache.models.inference.outputs import known_outputs, source_of
 from forecache.models.registry.applied.resolve import (
@@ -92,8 +93,9 @@ def _find_or_make_verdict(
     found = next((row for row in reversed(judged) if row.inputs == inputs), None)
     if found is None:
         begin_work(f"judging {version.uri}")
-        found = _judge_version(settings, pipeline, model, version, inputs, run_id)
-        append_records(settings, [found])
+        stage = Stage(settings, STAGE, pipeline.name, run_id)
+        outcome = _judge_version(settings, pipeline, model, version)
+        found = stage.record({None: outcome}, {None: inputs}, time.perf_counter() - stage.started)[None]
     return found
 
 
@@ -107,9 +109,9 @@ def _verdict_inputs(pipeline: Trainable, model: RegisteredModel, found: ModelVer
 
 
 def _judge_version(
-    settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion, inputs: str, run_id: str
-) -> StageRecord:
-    started, judged_on = time.perf_counter(), model.judged_on
+    settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion
+) -> StageOutcome:
+    judged_on = model.judged_on
     assert judged_on is not None
     table = open_existing(settings, judged_on.table, what="The labelled table")
     label, score = _score_labelled_rows(settings, pipeline, judged_on, found, table)
@@ -127,8 +129,7 @@ def _judge_version(
         "table": judged_on.table,
         "delta_version": table.version(),
     }
-    seconds = time.perf_counter() - started
-    return StageRecord(STAGE, pipeline.name, None, inputs, "", -1, len(label), seconds, details, run_id=run_id)
+    return StageOutcome(len(label), details)
 
 
 def _score_labelled_rows(

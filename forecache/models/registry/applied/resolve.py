@@ -1,6 +1,7 @@
 """Resolve URIs of registered models, and number models that MLflow does not number."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -10,8 +11,8 @@ from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work
 from forecache.declare import RegisteredModel, Trainable
-from forecache.lake.ledger import StageRecord, all_records, append_records
-from forecache.lake.stage_runner import Stage, StaleWork
+from forecache.lake.ledger import StageRecord, all_records
+from forecache.lake.stage_runner import Stage, StageOutcome, StaleWork
 from forecache.models.registry.model_versions import ModelVersion, read_version
 from forecache.models.tracking import records
 from forecache.models.tracking.client import connect_mlflow
@@ -143,9 +144,8 @@ def number_model(settings: Settings, subject: str, identity: str, details: Mappi
         for number, row in recorded_models(settings, subject).items():
             if row.inputs == identity:
                 return number
-        row = StageRecord(_STAGE, subject, None, identity, "", -1, 0, 0.0, details, run_id=run_id)
-        known = all_records(settings, _STAGE, subject)
-        stale = StaleWork(Stage(settings, _STAGE, subject), {None: identity}, {None: known[-1] if known else None})
+        stage, known = Stage(settings, _STAGE, subject, run_id), all_records(settings, _STAGE, subject)
+        stale = StaleWork(stage, {None: identity}, {None: known[-1] if known else None})
         begin_work(f"recording the model {identity}", stale=stale)
-        append_records(settings, [row])
+        stage.record({None: StageOutcome(0, details)}, {None: identity}, time.perf_counter() - stage.started)
     raise AssertionError(f"The ledger does not show {identity!r}, which was recorded.")
