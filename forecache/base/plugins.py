@@ -143,7 +143,7 @@ PLUGINS = {
     ),
     "plan": Plugin(
         commands={"plan": ("command:plan", "What a run would do, why, and what it would take.")},
-        hooks={"compare_inputs": "causes:compare_inputs"},
+        hooks={"compare_inputs": "causes:compare_inputs", "show_plan": "command:show_plan"},
     ),
     "protocols": Plugin(
         commands={"release bento": ("write_bento:bento", "Write a BentoML service for a release.")},

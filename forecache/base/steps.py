@@ -10,9 +10,9 @@ _T = TypeVar("_T")
 class _Look:
     """A look for work: whether there is some, and what was read in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: dict[Hashable, Any]) -> None:
         self.has_work = False
-        self.found: dict[Hashable, Any] = {}
+        self.found = found
 
 
 _look: _Look | None = None
@@ -35,15 +35,15 @@ def only_look() -> Iterator[Callable[[], bool]]:
     """Let nothing in this process write during the block: whatever would raises `WorkNeeded` instead.
 
     Locks are not taken, as nothing is changed. Yields a function that tells if anything would have been written, also
-    if its `WorkNeeded` was raised in a thread that nobody waits for.
+    if its `WorkNeeded` was raised in a thread that nobody waits for. Looks within another one share what is read.
     """
     global _look
-    assert _look is None, "it only looks already"
-    _look = look = _Look()
+    outer = _look
+    _look = look = _Look({} if outer is None else outer.found)
     try:
         yield lambda: look.has_work
     finally:
-        _look = None
+        _look = outer
 
 
 def is_looking() -> bool:

@@ -175,6 +175,13 @@ def show_stages(results: Sequence[StageResult], *, title: str = "") -> None:
     show_table(("stage", "of", "as of", "rows", "seconds", "result"), rows, title=title, right=("rows", "seconds"))
 
 
+def show_warnings(results: Sequence[StageResult]) -> None:
+    """Print on standard error what training sets and models that score have to be warned of, each once."""
+    warned = (result.details.get("warnings", ()) for result in results if result.stage in ("training_set", "score"))
+    for warning in dict.fromkeys(text for some in warned for text in some):
+        click.secho(f"! {warning}", fg="yellow", err=True)
+
+
 def describe_outcome(result: StageResult) -> str:
     """The result of a stage in a few words."""
     if result.skipped:

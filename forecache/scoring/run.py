@@ -23,7 +23,7 @@ from forecache.lake.provenance import Stamp
 from forecache.lake.stage_runner import StaleWork, adopt_partitions, find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion, find_other_features
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
@@ -67,9 +67,9 @@ def score(
         Rows over all given nights; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this run
         scored; fewer if it reused another's shards or carried forward), `carried_rows`, `rows_per_second`, `plan` (of
         the model), `batch` (see `forecache.scoring.batch_size`), `predicted` and `actual` (see
-        `forecache.scoring.cost_estimate`; predicted is None if nothing is known yet), `warnings`, `checks` by night,
-        `judged` (for a registered model with floors: `accepted`, `reason`), and `taken_over`: by night, the run that
-        committed the same predictions meanwhile.
+        `forecache.scoring.cost_estimate`; predicted is None if nothing is known yet), `warnings` (one is that the model
+        was trained on features of another definition), `checks` by night, `judged` (for a registered model with floors:
+        `accepted`, `reason`), and `taken_over`: by night, the run that committed the same predictions meanwhile.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.
@@ -134,7 +134,8 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     )
     pending = [night for night in described if night.night in to_do]
     rows = {night.night: night.rows for night in described}
-    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}"}
+    warnings = find_other_features(pipeline, model)
+    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "warnings": warnings}
     if model.gate != "none" and not pipeline.is_trained:
         outcome["judged"] = {"accepted": model.gate == "passed", "reason": model.tags["gate_reason"]}
     if pending:
@@ -152,8 +153,8 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
         written = find_committed_partitions(settings, run.table, column=AS_OF, inputs=inputs)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
         checks = record_committed(work, recorded, written) if recorded else {}
-        outcome |= _score_pending(work, pending, before, mode, rebuild)
-        outcome["checks"] |= checks
+        done = _score_pending(work, pending, before, mode, rebuild)
+        outcome |= {**done, "warnings": [*warnings, *done["warnings"]], "checks": done["checks"] | checks}
     return stage.result(
         sum(rows.values()),
         nights=rows,

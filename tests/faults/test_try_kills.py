@@ -26,7 +26,7 @@ from warm import start
 
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings, trial_settings
 from forecache.base.steps import COMMIT_STEPS, TRY_STEPS
-from forecache.lake.ledger import StageRecord, ledger_records
+from forecache.lake.ledger import StageRecord, ledger_records, records_after
 from forecache.plugins.trials.trial import read_trial
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key
@@ -154,6 +154,12 @@ def test_the_commands_try_list_ask_and_remove_a_trial_of_a_protected_environment
     assert done.stderr.startswith("Environment: prod\n")
     assert f"spend for {DAYS[-1]} in the trial prod/asked:" in done.stderr
     assert "stages were computed in the trial 'asked', the others were there." in done.stdout
+    heading, _, *planned = done.stdout.partition(" core-seconds. Begun now")[0].splitlines()[:-1]
+    assert heading == "What is computed; all else is read as prod has it:"
+    made = read_trial(base.trial("asked"))
+    assert made is not None
+    recorded = records_after(base.trial("asked"), made.tables["stage_ledger"])
+    assert {tuple(line.split()[:2]) for line in planned} == {(row.stage, row.subject) for row in recorded}
     assert contents(base.home) == base.contents
     customer = min(base.truth)
     asked = forecache(base.changed, "get", "spend", str(customer), "--env", "prod/asked", "--json")

@@ -10,11 +10,13 @@ import shelf_project
 from shelf_lake import LAST, landing_of, rows_of
 from shelf_project.pipelines.shelf import PURCHASES, offers
 
-from forecache.base.errors import InputError
+from forecache.base import plugins
+from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import StageRecord, append_records, ledger_records
 from forecache.lake.quality.validate import CheckReport, CheckResult
+from forecache.plugins.plan.command import HAS_WORK
 from forecache.runs import RunRequest, run_in_process
 
 pytestmark = pytest.mark.slow
@@ -106,6 +108,34 @@ def test_the_dates_that_failed_their_last_check_are_chosen(shelf: Settings, caps
     }
     assert main(["run", "offers", "--failed", "--json"]) == 0, "the present rows passed"
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_dry_run_names_the_dates_that_would_run_and_runs_none(
+    shelf: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(*arguments: str) -> tuple[int, dict[str, set[str]]]:
+        before = ledger_records(shelf)
+        code = main(["run", "offers", *arguments, "--dry-run", "--json"])
+        assert ledger_records(shelf) == before
+        found: dict[str, set[str]] = {}
+        for each in json.loads(capsys.readouterr().out)["stages"]:
+            found.setdefault(each["stage"], set()).update(each["dates"])
+        return code, found
+
+    landed = plan("--job", "ingest", "--dates", f"{back(4)}..{back(3)},{back(1)}")
+    assert landed == (HAS_WORK, dict.fromkeys(("ingest", "check", "reconcile"), {str(back(n)) for n in (4, 3, 1)}))
+    for code, first, last in (("aaaa1111", 3, 2), ("bbbb2222", 1, 1), ("aaaa1111", 0, 0)):
+        monkeypatch.setenv("FORECACHE_CODE_VERSION", code)
+        assert main(["run", "offers", "--dates", f"{back(first)}..{back(last)}"]) == 0
+    capsys.readouterr()
+    code, found = plan("--made-by", "aaaa", "--rebuild")
+    assert (code, found["recommend"]) == (HAS_WORK, {str(back(n)) for n in (3, 2, 0)})
+    assert plan("--made-by", "aaaa") == plan("--made-by", "cccc") == plan("--failed") == (0, {})
+    budget = ("--dates", f"{back(5)}..{back(4)}", "--max-core-hours", "1")
+    assert plan(*budget)[1]["recommend"] == {str(back(n)) for n in (5, 4)}
+    monkeypatch.setattr(plugins, "is_installed", lambda name: name != "plan")
+    assert main(["run", "offers", "--dry-run"]) == UnavailableError.exit_code
+    assert "This installation of Forecache has no plug-in 'plan'." in capsys.readouterr().err
 
 
 def test_a_date_that_is_refused_does_not_stop_the_others(shelf: Settings, capsys: pytest.CaptureFixture[str]) -> None:

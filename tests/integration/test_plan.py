@@ -19,6 +19,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import ledger_records, records_after
 from forecache.models.registry.model_versions import find_champion
+from forecache.plugins.doctor.training import check_champions
 from forecache.plugins.plan.command import HAS_WORK
 from forecache.plugins.plan.make_plan import plan_run
 from forecache.plugins.plan.plan import Plan
@@ -101,8 +102,8 @@ def recorded_stages(settings: Settings, after: int) -> Stages:
     return found
 
 
-def plan_and_run(project: PlannedProject, request: RunRequest) -> Plan:
-    """Plan, see that nothing was written, run, and compare the stages."""
+def plan_and_run(project: PlannedProject, request: RunRequest) -> tuple[Plan, list[str]]:
+    """Plan, see that nothing was written, run, and compare the stages; returns the warnings of the scoring, too."""
     settings = project.settings
     before = hash_files(settings)
     made = plan_run(settings, request)
@@ -110,13 +111,16 @@ def plan_and_run(project: PlannedProject, request: RunRequest) -> Plan:
     assert made.blocked == {}
     champion = find_champion(settings, read_project(settings).pipelines["spend"])
     last = max((row.commit_version or 0 for row in ledger_records(settings)), default=-1)
-    run_in_process(settings, request)
+    results = run_in_process(settings, request)
     now = find_champion(settings, read_project(settings).pipelines["spend"])
     assert now is not None
     is_promoted = champion is None or now.version != champion.version
     assert recorded_stages(settings, last) == planned_stages(made, is_promoted=is_promoted)
-    assert not plan_run(settings, request).has_work
-    return made
+    again = plan_run(settings, request)
+    assert not again.has_work
+    [warnings] = [each.details["warnings"] for each in results if (each.stage, each.subject) == ("score", "spend")]
+    assert warnings == [note for note in again.notes if note.startswith("The champion")]
+    return made, warnings
 
 
 def causes_of(made: Plan, stage: str, subject: str) -> list[str]:
@@ -126,6 +130,8 @@ def causes_of(made: Plan, stage: str, subject: str) -> list[str]:
 
 SPEND = "pipelines/spend"
 CHANGES_NOTHING = ("a docstring", "the time of the training")
+CHANGES_FEATURES = {"one feature's code": 2, "a new column of a source": 3, "a new feature": 3}
+"""Changes without a training after which the champion, of that version, scores features of another definition."""
 _SQL = '`compute` ...urchases", max(("sales"."a... -> ...urchases", min(("sales"."a...'
 _SQL_OF_VIEW = _SQL.replace("compute", "views.habits.compute")
 CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
@@ -241,30 +247,41 @@ CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
 
 @pytest.mark.slow
 def test_for_each_kind_of_change_the_plan_names_the_stages_that_run_and_why(project: PlannedProject) -> None:
-    first = plan_and_run(project, project.request("full"))
+    first, _ = plan_and_run(project, project.request("full"))
     assert all(each.estimate.is_guess for each in first.stages)
     assert {each.stage for each in first.stages} >= {"ingest", "features", "train", "gate", "score", "publish"}
-    found = {}
+    found, warned = {}, {}
     for name, (job, change, causes) in CHANGES.items():
         change(project)
-        made = plan_and_run(project, project.request(job))
+        made, warned[name] = plan_and_run(project, project.request(job))
         found[name] = {key: causes_of(made, *key) for key in causes}
         assert bool(made.stages) == (name not in CHANGES_NOTHING), name
     assert found == {name: causes for name, (_, _, causes) in CHANGES.items()}
+    assert {name: each for name, each in warned.items() if each} == {
+        name: [other_features(version)] for name, version in CHANGES_FEATURES.items()
+    }
     show_in_commands(project)
 
 
+def other_features(version: int) -> str:
+    return f"The champion spend {version} was trained on features of another definition: `forecache train spend`."
+
+
 def show_in_commands(project: PlannedProject) -> None:
-    """The command's texts and exit codes, while everything is current, and for an as-of date that has not run."""
+    """The commands' texts and exit codes, while everything is current, and for an as-of date that has not run."""
     settings, capture = project.settings, io.StringIO()
 
-    def call(*arguments: str) -> tuple[int, str]:
-        with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(capture):
+    def call(*arguments: str, command: str = "plan") -> tuple[int, str]:
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            contextlib.redirect_stdout(capture),
+            contextlib.redirect_stderr(capture if command == "run" else sys.stderr),
+        ):
             patched.setenv("FORECACHE_HOME", str(settings.home_path))
             patched.setenv("FORECACHE_PROJECT", settings.project)
             patched.setenv("FORECACHE_ENGINE", "arrow")
             patched.setenv("FORECACHE_PRICES", '{"cpu": [0.04, 0.01]}')
-            code = main(["plan", *arguments])
+            code = main([command, *arguments])
         text = capture.getvalue()
         capture.seek(0)
         capture.truncate()
@@ -282,9 +299,18 @@ def show_in_commands(project: PlannedProject) -> None:
     assert score["estimate"]["num_runs"] > 1
     assert made["total"]["core_s"] == pytest.approx(sum(each["estimate"]["core_s"] for each in made["stages"]))
     assert made["total"]["price_on_demand"] == pytest.approx(made["total"]["core_s"] / 3600 * 0.04, rel=1e-3)
+    code, text = call("--dry-run", "--json", "--date", str(DAYS[16]), command="run")
+    assert (code, json.loads(text)["stages"]) == (HAS_WORK, made["stages"])
     code, text = call("--markdown", "spend", "--date", str(DAYS[16]))
     assert code == HAS_WORK
     assert "| score | spend | 2026-01-17 | " in text
     code, text = call("spend", "--date", str(DAYS[18]))
     assert code == HAS_WORK
     assert "spend would stop: As-of date 2026-01-19 is empty" in text
+    assert check_champions(settings).state == "ok"
+    project.edit(SPEND, '"spent_3d", "sum", 3', '"spent_3d", "sum", 4')
+    code, text = call("spend", "--date", str(NIGHTS[1]), command="run")
+    champion = find_champion(settings, read_project(settings).pipelines["spend"])
+    assert champion is not None
+    assert (code, text.count(f"! {other_features(champion.version)}")) == (0, 1)
+    assert check_champions(settings).found == other_features(champion.version)

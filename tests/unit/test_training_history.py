@@ -8,7 +8,7 @@ from windowed_project.pipelines.spend import spend
 
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.training_set import as_of_dates, find_short_histories
-from forecache.plugins.doctor.training_dates import check_training_dates
+from forecache.plugins.doctor.training import check_training_dates
 
 
 def warnings_as_of(night: date) -> list[str]:

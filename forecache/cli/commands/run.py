@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from forecache.base.errors import ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
+from forecache.base.plugins import load_hook
 from forecache.base.results import StageResult
 from forecache.base.table_names import QUARANTINE
 from forecache.cli.base import DateParam, DatesParam, Ranges, command, require_free_port, resolve_ranges, settings
 from forecache.cli.orchestrator import Job, import_orchestrator, run_job
-from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
+from forecache.cli.output import print_json, show_stages, show_warnings, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import resolve_ingest_names, resolve_nightly_names, resolve_trained_names
 from forecache.declare.loading import load_nightly, read_project
@@ -22,6 +24,8 @@ from forecache.kit.process.child import run_supervised
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
+    from forecache.operations.backfill import DateChoice
+    from forecache.runs import RunRequest
 
 
 _NIGHT = click.option("--date", "night", type=DateParam(), help="The as-of date; default: the newest complete one.")
@@ -39,9 +43,11 @@ def _run_job(
     failed: bool = False,
     made_by: str = "",
     max_core_hours: float | None = None,
-) -> None:
+    dry_run: bool = False,
+) -> int:
     from forecache.cli.commands.models import show_registered
     from forecache.operations.backfill import BackfillRun, BudgetSpentError, DateChoice, run_backfill
+    from forecache.runs import RunRequest
 
     current = settings()
     failures: dict[str, BaseException] = {}
@@ -67,6 +73,13 @@ def _run_job(
             f"{current.project} declares nothing that could run.",
             remedy=f"Declare a pipeline in {current.project}/pipelines/, or start from one with `forecache init`.",
         )
+    chosen = [*pipelines, *sources]
+    choice = DateChoice(ranges or (), failed, made_by, max_core_hours is not None)
+    if dry_run:
+        code = _show_plan(current, RunRequest(pipelines, sources, job=job, rebuild=rebuild), choice)
+        if failures:
+            raise PipelinesFailedError(failures, of=len(chosen) + len(failures.keys() - {*chosen}))
+        return code
     results: list[StageResult] = []
     only: ForecacheError | None = None
     with StageProgress() as progress:
@@ -75,12 +88,12 @@ def _run_job(
             results.append(result)
             progress.print_stage(result)
 
-        def run_once(chosen: BackfillRun | None) -> None:
+        def run_once(run: BackfillRun | None) -> None:
             run_job(
                 current,
-                pipelines=list(chosen.names) if chosen and job != "ingest" else pipelines,
+                pipelines=list(run.names) if run and job != "ingest" else pipelines,
                 sources=sources,
-                nights=chosen.nights if chosen else None,
+                nights=run.nights if run else None,
                 job=job,
                 progress=progress.update,
                 on_stage=record_stage,
@@ -89,9 +102,8 @@ def _run_job(
 
         try:
             declared = [read_project(current).nightly[name] for name in pipelines]
-            choice = DateChoice(ranges or (), failed, made_by, max_core_hours is not None)
             runs = choice.list_runs(current, declared)
-            if ranges is None and choice == DateChoice():
+            if choice == DateChoice():
                 run_once(None)
             elif not runs:
                 click.echo(f"No as-of date of {', '.join(pipelines)} is chosen.", err=True)
@@ -110,20 +122,31 @@ def _run_job(
         print_json([stage_dict(result) for result in results])
     elif results:
         show_stages(results)
-        for result in results:
-            for warning in result.details.get("warnings", ()) if result.stage == "training_set" else ():
-                click.secho(f"! {warning}", fg="yellow", err=True)
+        show_warnings(results)
         _show_quarantined(results)
         show_registered(current, results)
     if job == "ingest" and ranges:
         _show_unread(current, pipelines, sources, ranges)
     if only is not None and (isinstance(only, BudgetSpentError) or not failures):
         raise only
-    chosen = [*pipelines, *sources]
     if only is not None:
         failures[chosen[0]] = only
     if failures:
         raise PipelinesFailedError(failures, of=len(chosen) + len(failures.keys() - {*chosen})) from only
+    return 0
+
+
+def _show_plan(current: "Settings", request: "RunRequest", choice: "DateChoice") -> int:
+    """Print the plan of the runs that a request and a choice of dates make; returns the exit code."""
+    from forecache.operations.backfill import DateChoice
+
+    show_plan = load_hook("plan", "show_plan")
+    if choice == DateChoice():
+        return int(show_plan(current, request))
+    runs = choice.list_runs(current, [read_project(current).nightly[name] for name in request.pipelines])
+    named = [request.pipelines if request.job == "ingest" else run.names for run in runs]
+    requests = [replace(request, pipelines=names, nights=run.nights) for names, run in zip(named, runs, strict=True)]
+    return int(show_plan(current, *requests))
 
 
 def _show_unread(current: "Settings", pipelines: Sequence[str], sources: Sequence[str], ranges: Ranges) -> None:
@@ -167,6 +190,7 @@ def _show_quarantined(results: list[StageResult]) -> None:
     forecache run churn --made-by 91deba14 --rebuild    # those that a version of the code made
     forecache run churn --job full          # train first, then score and publish
     forecache run churn --rebuild           # a file that a feature function reads has changed
+    forecache run churn --failed --dry-run  # what that run would do, and what it would take
     """,
 )
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
@@ -187,6 +211,7 @@ def _show_quarantined(results: list[StageResult]) -> None:
     help="nightly: ingest to publish with the champion; training: ingest to gate; full: both.",
 )
 @click.option("--rebuild", is_flag=True, help="Build, train and score again even if the results are current.")
+@click.option("--dry-run", is_flag=True, help="Run nothing: print the plan, with the exit codes of `forecache plan`.")
 def run(
     pipelines: tuple[str, ...],
     night: date | None,
@@ -196,7 +221,8 @@ def run(
     max_core_hours: float | None,
     job: Job,
     rebuild: bool,
-) -> None:
+    dry_run: bool,
+) -> int:
     """Run PIPELINEs (default: all) for an as-of date, or for several.
 
     Stages that are current are skipped; a run that was killed continues where it stopped. If one pipeline fails, the
@@ -209,7 +235,7 @@ def run(
         raise click.UsageError(
             f"--failed, --made-by and --max-core-hours choose as-of dates, not those of --job {job}."
         )
-    _run_job(
+    return _run_job(
         pipelines,
         resolve_ranges(night, dates),
         job,
@@ -217,6 +243,7 @@ def run(
         failed=failed,
         made_by=made_by,
         max_core_hours=max_core_hours,
+        dry_run=dry_run,
     )
 
 

@@ -181,6 +181,17 @@ def find_champion(settings: Settings, pipeline: Trainable) -> ModelVersion | Non
         return None
 
 
+def find_other_features(pipeline: Trainable, version: ModelVersion) -> list[str]:
+    """The warning about a version that was trained on features of another definition; [] if it was not, as far as is
+    known.
+    """
+    trained_on = version.tags.get(FEATURES_TAG)
+    if not pipeline.is_trained or trained_on in (None, pipeline.fingerprints.features):
+        return []
+    called = f"{'champion' if CHAMPION in version.aliases else 'model'} {version.name} {version.version}"
+    return [f"The {called} was trained on features of another definition: `forecache train {pipeline.name}`."]
+
+
 def verified_folder(settings: Settings, version: ModelVersion) -> Path:
     """The version's model folder on this machine, downloaded if necessary; CheckError if a file was changed, added or
     removed since the version was registered."""

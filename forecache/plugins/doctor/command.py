@@ -9,7 +9,7 @@ from forecache.base.plugins import find_checks, find_hooks
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.base import Finding, command
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.plugins.doctor import checks, shared_services, training_dates
+from forecache.plugins.doctor import checks, shared_services, training
 
 _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("settings", checks.check_variables),
@@ -21,13 +21,14 @@ _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("ui port", checks.check_ui_port),
     ("pipelines", checks.check_project),
     ("sources", checks.check_sources),
-    ("training dates", training_dates.check_training_dates),
+    ("training dates", training.check_training_dates),
     ("lake", checks.check_lake),
     ("mlflow", checks.check_mlflow),
     ("dagster", shared_services.check_dagster),
     ("machines", shared_services.check_machines),
     ("streams", shared_services.check_streams),
     ("models", checks.check_registered_models),
+    ("champions", training.check_champions),
     ("stores", checks.check_stores),
     ("releases", checks.check_releases),
     ("rollbacks", checks.check_rollbacks),

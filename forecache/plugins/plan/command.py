@@ -13,7 +13,9 @@ from forecache.cli.resolve_names import resolve_nightly_names, resolve_trained_n
 from forecache.declare.loading import read_project
 
 if TYPE_CHECKING:
+    from forecache.base.settings import Settings
     from forecache.plugins.plan.plan import Plan, PlannedStage
+    from forecache.runs import RunRequest
 
 HAS_WORK = 10
 """Exit code of a plan that has something to do."""
@@ -54,7 +56,6 @@ def plan(
     run, or a run would stop with an error.
     """
     from forecache.base.errors import PipelinesFailedError
-    from forecache.plugins.plan.make_plan import plan_run
     from forecache.runs import RunRequest
 
     current = settings()
@@ -65,10 +66,21 @@ def plan(
         names = list(project.trained_models if job == "training" else project.nightly)
         if project.broken:
             raise PipelinesFailedError({**project.broken}, of=len(names) + len(project.broken))
-    found = plan_run(current, RunRequest(names, job=job, rebuild=rebuild), ranges=resolve_ranges(night, dates))
+    spans = resolve_ranges(night, dates) or [None]
+    requests = [RunRequest(names, nights=span, job=job, rebuild=rebuild) for span in spans]
+    return show_plan(current, *requests, as_markdown=markdown)
+
+
+def show_plan(settings: "Settings", *requests: "RunRequest", as_markdown: bool = False) -> int:
+    """Print the plan of runs one after the other, which differ in their declarations and dates only; returns the exit
+    code.
+    """
+    from forecache.plugins.plan.make_plan import plan_run
+
+    found = plan_run(settings, *requests)
     if wants_json():
         print_json(found.as_dict())
-    elif markdown:
+    elif as_markdown:
         click.echo(to_markdown(found))
     else:
         _show(found)

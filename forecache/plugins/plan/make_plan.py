@@ -1,6 +1,5 @@
 """Make a plan: walk through the run, and estimate each stage that it finds."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -10,21 +9,21 @@ from forecache.lake.ingest.ingest import STAGE as INGEST
 from forecache.plugins.plan.estimates import Estimator
 from forecache.plugins.plan.plan import Plan, PlannedStage, price_of
 from forecache.plugins.plan.walk import Walk
-from forecache.runs import Nights, RunRequest
+from forecache.runs import RunRequest
 
 
-def plan_run(settings: Settings, request: RunRequest, *, ranges: Sequence[Nights] | None = None) -> Plan:
+def plan_run(settings: Settings, *requests: RunRequest) -> Plan:
     """Plan what a run would do, without writing anything.
 
-    `ranges` are several ranges of as-of dates, in place of the one of the request.
+    Several requests are runs one after the other, which differ in their declarations and dates only.
 
     Raises:
         NotFoundError: A declaration is not there.
         SettingsError: The project cannot be loaded.
     """
-    walk = Walk(settings, rebuild=request.rebuild)
+    walk = Walk(settings, rebuild=any(request.rebuild for request in requests))
     with only_look():
-        walk.follow(request, ranges or [request.nights])
+        walk.follow(requests)
         estimator = Estimator(settings, sorted({each.subject for each in walk.found}))
     stages = []
     for each in walk.found:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
+from forecache.base.dates import Nights
 from forecache.base.settings import Settings
 from forecache.declare import Source
 from forecache.kit.delta.tables import table_exists, table_version
@@ -35,19 +36,21 @@ class SourceWork:
     cause: str = ""
 
 
-def find_source_work(settings: Settings, source: Source) -> SourceWork:
-    """Find what a run would do for a source, and assume that its waiting files are ingested."""
-    last = source.end or datetime.now(timezone.utc).date() - timedelta(days=1)
+def find_source_work(settings: Settings, source: Source, asked: Nights | None) -> SourceWork:
+    """Find what a run would do for a source, or for its `asked` landing days, and assume that its waiting files are
+    ingested.
+    """
+    first, last = asked or (source.start, source.end or datetime.now(timezone.utc).date() - timedelta(days=1))
     work = SourceWork()
     files, verdicts, landed = (
         ingested_files(settings, source),
         raw_verdicts(settings, source),
         list_landing(settings, source),
     )
-    extracted = days_to_extract(settings, source, first=source.start, last=last)
+    extracted = days_to_extract(settings, source, first=first, last=last)
     correctable = {file.day for file in landed if file.day} if source.extract else verdicts.refused_days
     waiting = files_to_ingest(settings, source, landed, files, correctable=correctable)
-    days = pending_days(waiting, first=source.start, last=last)
+    days = pending_days(waiting, first=first, last=last)
     chosen = [file for file in waiting if (file.day or last) in days]
     if extracted:
         work.stages.append(("extract", source.name, extracted, ("the days have no landing file",), None))
@@ -64,7 +67,7 @@ def find_source_work(settings: Settings, source: Source) -> SourceWork:
         to_come = [LandingFile(f"extracted-{day}", day, 0, now) for day in extracted]
         new = [_assume_file(source, file, version) for file in (*chosen, *to_come)]
         assume_ingested(settings, source, new)
-    _add_checks(settings, source, work, last)
+    _add_checks(settings, source, work, (first, last))
     return work
 
 
@@ -83,10 +86,10 @@ def _expect_rows(known: Sequence[IngestedFile], chosen: Sequence[LandingFile], n
     return round(sum(file.size_bytes for file in chosen) * a_byte + num_extracted * a_file)
 
 
-def _add_checks(settings: Settings, source: Source, work: SourceWork, last: date) -> None:
+def _add_checks(settings: Settings, source: Source, work: SourceWork, span: Nights) -> None:
     """Plan the checks of days whose rows or expectations have changed, also of those that a killed run has ingested."""
     files, verdicts = ingested_files(settings, source), raw_verdicts(settings, source)
-    days = {file.event_day for file in files if file.event_day and file.event_day <= last}
+    days = {file.event_day for file in files if file.event_day and span[0] <= file.event_day <= span[1]}
     states = row_states(source, day_counts(files, days))
     read = delivered_days(files)
     expected = check_inputs({day: states[day] for day in days & read}, raw_expectations(source))

@@ -28,7 +28,6 @@ from forecache.lake.quality.verdicts import DRIFT_STAGE
 from forecache.lake.quality.verdicts import STAGE as CHECK
 from forecache.lake.sources import count_rows
 from forecache.lake.stage_runner import Stage, StaleWork
-from forecache.lake.training_set import STAGE as TRAINING_SET
 from forecache.lake.training_set import as_of_dates, build_training_set
 from forecache.models.inference.kernel_spec import KERNEL_VERSION
 from forecache.models.registry.applied.pipeline_models import scoring_model
@@ -39,6 +38,7 @@ from forecache.models.registry.model_versions import (
     CHAMPION,
     ModelVersion,
     find_champion,
+    find_other_features,
     list_models,
     model_version,
 )
@@ -52,6 +52,7 @@ from forecache.operations.release import STAGE as RELEASE
 from forecache.operations.release import release_model
 from forecache.plugins.plan.causes import describe_content_change
 from forecache.plugins.plan.findings import Findings, FoundWork
+from forecache.plugins.plan.notes import note_training
 from forecache.plugins.plan.sources import find_source_work
 from forecache.runs import Nights, RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
@@ -78,24 +79,33 @@ class Walk:
         """The stages that would run."""
         return self._noted.found
 
-    def follow(self, request: RunRequest, ranges: Sequence[Nights | None]) -> None:
-        """Go through all that a request asks for."""
-        chosen = [load_nightly(self.settings, name) for name in request.pipelines]
+    def follow(self, requests: Sequence[RunRequest]) -> None:
+        """Go through all that is asked for by runs that differ in their declarations and dates only."""
+        if not requests:
+            return
+        ranges: dict[str, list[Nights | None]] = {}
+        for request in requests:
+            for name in request.pipelines:
+                ranges.setdefault(name, []).append(request.nights)
+        chosen = [load_nightly(self.settings, name) for name in ranges]
         sources = {s.name: s for declared in chosen for s in declared.all_sources if isinstance(s, Source)}
-        sources |= {name: read_project(self.settings).landed_sources[name] for name in request.sources}
+        sources |= {name: read_project(self.settings).landed_sources[name] for name in requests[0].sources}
         sources |= {source.name: source for source in find_follow_up_sources(self.settings, chosen)}
+        job = requests[0].job
+        days = [request.nights for request in requests] if job == "ingest" else [None]
         for source in sources.values():
-            with self._note_error(source.name):
-                self._plan_source(source)
-        for declared in chosen if request.job != "ingest" else ():
+            for some in days:
+                with self._note_error(source.name):
+                    self._plan_source(source, some)
+        for declared in chosen if job != "ingest" else ():
             lacking = [source.name for source in declared.all_sources if source.name in self.blocked]
             if lacking:
                 self.blocked[declared.name] = f"its source {lacking[0]} cannot be read"
                 continue
             with self._note_error(declared.name):
-                spans = [as_of_span(declared, each) for each in ranges]
+                spans = [as_of_span(declared, each) for each in ranges[declared.name]]
                 nights = sorted({night for span in spans for night in declared.schedule.as_of_dates(*span)})
-                self._plan_declaration(declared, nights, choose_job(self.settings, declared, request.job))
+                self._plan_declaration(declared, nights, choose_job(self.settings, declared, job))
 
     @contextmanager
     def _note_error(self, name: str) -> Iterator[None]:
@@ -104,8 +114,8 @@ class Walk:
         except ForecacheError as error:
             self.blocked[name] = str(error)
 
-    def _plan_source(self, source: Source) -> None:
-        work = find_source_work(self.settings, source)
+    def _plan_source(self, source: Source, days: Nights | None) -> None:
+        work = find_source_work(self.settings, source, days)
         for stage, subject, days, causes, rows in work.stages:
             self._noted.add(stage, subject, days, *causes, rows=rows)
         if work.cause:
@@ -121,7 +131,7 @@ class Walk:
             if job in ("training", "full"):
                 condition = self._plan_training(declared, max(nights))
             else:
-                self._note_training(declared)
+                self.notes += note_training(self.settings, declared, self._noted.causes)
         if isinstance(declared, Pipeline) and job != "training":
             self._plan_scores(declared, nights, condition)
         if isinstance(declared, NightlyDeclaration):
@@ -236,19 +246,6 @@ class Walk:
         is_champion = champion is not None and champion.version == version.version
         return "" if is_champion else f"if version {version.version} passes the gate"
 
-    def _note_training(self, declared: Pipeline | Realtime) -> None:
-        """Note what a training would find changed in the declaration, which a nightly run does not train."""
-        for stage in (TRAINING_SET, TRAIN):
-            before = last_record(self.settings, stage, declared.name)
-            if before is None:
-                continue
-            now = {"label": declared.fingerprints.training_set, "declared": declared.fingerprints.training}
-            words = dict(word.split("=", 1) for word in before.inputs.split() if "=" in word)
-            for part, fingerprint in now.items():
-                if words.get(part, fingerprint) != fingerprint:
-                    differences = "; ".join(self._noted.causes.compare_fingerprints(words[part], fingerprint))
-                    self.notes.append(f"The next {stage.replace('_', ' ')} of {declared.name} differs: {differences}.")
-
     def _plan_scores(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
         if declared.is_joined:
             self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
@@ -270,6 +267,7 @@ class Walk:
         if cause := self._assume_model(declared):
             return list(nights), (cause,)
         model, scored = scoring_model(settings, declared), list(rebuilt)
+        self.notes += find_other_features(declared, model)
         causes: tuple[str, ...] = ()
         found = self._noted.look(score_nights, settings, declared, others, rebuild=self.rebuild) if others else None
         if isinstance(found, StaleWork) and found.stage.name == SCORE:

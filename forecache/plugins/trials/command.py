@@ -1,5 +1,6 @@
 """`forecache try`, which runs changed pipelines in a trial, and `forecache trials`, which lists and removes them."""
 
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -9,6 +10,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.plugins import find_hooks
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
+from forecache.base.steps import only_look
 from forecache.cli.base import (
     CONTEXT_SETTINGS,
     DateParam,
@@ -20,10 +22,10 @@ from forecache.cli.base import (
     settings,
 )
 from forecache.cli.commands.models import show_registered
-from forecache.cli.output import print_json, show, show_rows, show_stages, size, stage_dict, wants_json
+from forecache.cli.output import print_json, show, show_rows, show_stages, show_warnings, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import resolve_nightly_names
-from forecache.runs import Job, RunRequest
+from forecache.runs import Job, Nights, RunRequest
 
 
 @command(
@@ -73,17 +75,24 @@ def try_pipelines(
             progress.print_stage(result)
 
         with open_trial(base, name or default_name(), fresh=fresh, progress=progress.update) as run:
-            chosen = choose(run, names, resolve_ranges(night, dates), job)
+            with only_look():
+                chosen = choose(run, names, resolve_ranges(night, dates), job)
+                _show_plan(run.settings, chosen, job)
             for ranges, pipelines_of in group_by_dates(chosen).items():
-                for show_plan in () if wants_json() else find_hooks("show_plan"):
-                    for nights in ranges:
-                        show_plan(run.settings, RunRequest(pipelines_of, nights=nights, job=job))
                 told = ", ".join("..".join(map(str, dict.fromkeys(nights))) for nights in ranges)
                 click.echo(f"{', '.join(pipelines_of)} for {told} in the trial {run.settings.env}:", err=True)
             try:
                 run_trial(run, chosen, job, progress=progress.update, on_stage=record_stage)
             finally:
                 _show_run(run.settings, results)
+
+
+def _show_plan(trial: Settings, chosen: Mapping[str, Sequence[Nights]], job: Job) -> None:
+    """Print what would be computed, if a plug-in plans."""
+    requests = [RunRequest([name], nights=nights, job=job) for name, span in chosen.items() for nights in span]
+    for show_plan in find_hooks("show_plan") if requests and not wants_json() else ():
+        click.echo(f"What is computed; all else is read as {trial.env.partition('/')[0]} has it:")
+        show_plan(trial, *requests)
 
 
 def _show_run(trial: Settings, results: list[StageResult]) -> None:
@@ -94,6 +103,7 @@ def _show_run(trial: Settings, results: list[StageResult]) -> None:
         return
     if results:
         show_stages(results)
+        show_warnings(results)
         show_registered(trial, results)
     environment, _, name = trial.env.partition("/")
     text = f"{len(computed)} of {len(results)} stages were computed in the trial {name!r}, the others were there."

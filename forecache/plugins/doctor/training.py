@@ -1,4 +1,4 @@
-"""The check of `forecache doctor` of the dates that the next training of each pipeline has."""
+"""The checks of `forecache doctor` of trainings: the dates that the next one has, and the features of the last one."""
 
 from contextlib import suppress
 
@@ -21,3 +21,17 @@ def check_training_dates(settings: Settings) -> Finding:
     if short:
         return Finding("training dates", "warn", " ".join(short), "Train on fewer or later dates.")
     return Finding("training dates", "ok", "no declared window is longer than the history before them")
+
+
+def check_champions(settings: Settings) -> Finding:
+    """Look for champions that were trained on features of another definition than is declared now."""
+    trained = [pipeline for pipeline in read_project(settings).pipelines.values() if pipeline.is_trained]
+    found = []
+    for pipeline in trained:
+        from forecache.models.registry.model_versions import find_champion, find_other_features
+
+        champion = find_champion(settings, pipeline)
+        found += find_other_features(pipeline, champion) if champion is not None else []
+    if found:
+        return Finding("champions", "warn", " ".join(found), "Train them again.")
+    return Finding("champions", "ok", "none was trained on features of another definition")
