@@ -41,7 +41,7 @@ class Project:
 
 PROJECTS = {
     "demo": Project("dagster_project", ("churn", "spend"), date(1998, 6, 20), trains=True),
-    "shop": Project("shop", ("recommended", "tastes"), date(2017, 12, 20)),
+    "shop": Project("shop", ("recommended", "tastes"), date(2017, 12, 10)),
     "thirty": Project("_plan.thirty", tuple(f"rule{number:02}" for number in range(30)), date(1998, 6, 20)),
 }
 SECTIONS = {

@@ -154,12 +154,14 @@ def test_the_commands_try_list_ask_and_remove_a_trial_of_a_protected_environment
     assert done.stderr.startswith("Environment: prod\n")
     assert f"spend for {DAYS[-1]} in the trial prod/asked:" in done.stderr
     assert "stages were computed in the trial 'asked', the others were there." in done.stdout
-    heading, _, *planned = done.stdout.partition(" core-seconds. Begun now")[0].splitlines()[:-1]
+    heading, *lines = done.stdout.partition(" core-seconds. Begun now")[0].splitlines()[:-1]
     assert heading == "What is computed; all else is read as prod has it:"
+    words = [line.split()[:2] for line in lines]
+    planned = words[words.index(["stage", "of"]) + 2 :]
     made = read_trial(base.trial("asked"))
     assert made is not None
     recorded = records_after(base.trial("asked"), made.tables["stage_ledger"])
-    assert {tuple(line.split()[:2]) for line in planned} == {(row.stage, row.subject) for row in recorded}
+    assert {tuple(each) for each in planned} == {(row.stage, row.subject) for row in recorded}
     assert contents(base.home) == base.contents
     customer = min(base.truth)
     asked = forecache(base.changed, "get", "spend", str(customer), "--env", "prod/asked", "--json")
