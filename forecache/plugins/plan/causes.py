@@ -7,9 +7,13 @@ from datetime import date
 from typing import Any
 
 from forecache.base.settings import Settings
+from forecache.declare import Pipeline, Realtime
 from forecache.declare.code.definition import ORDER, Definition
 from forecache.lake.definitions import read_definition
+from forecache.lake.ledger import last_record
 from forecache.lake.stage_runner import StaleWork
+from forecache.lake.training_set import STAGE as TRAINING_SET
+from forecache.models.training.launch import STAGE as TRAIN
 
 _FINGERPRINTED = ("code", "declared", "label", "examples")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -94,6 +98,21 @@ class CauseFinder:
             return ["its code or declaration changed; the lake does not have what it was before"]
         found = compare_definitions(old, new) or ["its code or declaration changed"]
         return [_VIEW.sub(self._name_view, each) for each in found]
+
+    def describe_training(self, declared: Pipeline | Realtime) -> Iterator[str]:
+        """A sentence for each stage of a training, which a nightly run leaves out, that would find the declaration
+        changed.
+        """
+        for stage in (TRAINING_SET, TRAIN):
+            before = last_record(self._settings, stage, declared.name)
+            if before is None:
+                continue
+            now = {"label": declared.fingerprints.training_set, "declared": declared.fingerprints.training}
+            words = dict(word.split("=", 1) for word in before.inputs.split() if "=" in word)
+            for part, fingerprint in now.items():
+                if words.get(part, fingerprint) != fingerprint:
+                    differences = "; ".join(self.compare_fingerprints(words[part], fingerprint))
+                    yield f"The next {stage.replace('_', ' ')} of {declared.name} differs: {differences}."
 
     def _name_view(self, match: re.Match[str]) -> str:
         number = int(match[1])

@@ -52,7 +52,6 @@ from forecache.operations.release import STAGE as RELEASE
 from forecache.operations.release import release_model
 from forecache.plugins.plan.causes import describe_content_change
 from forecache.plugins.plan.findings import Findings, FoundWork
-from forecache.plugins.plan.notes import note_training
 from forecache.plugins.plan.sources import find_source_work
 from forecache.runs import Nights, RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
@@ -114,8 +113,8 @@ class Walk:
         except ForecacheError as error:
             self.blocked[name] = str(error)
 
-    def _plan_source(self, source: Source, days: Nights | None) -> None:
-        work = find_source_work(self.settings, source, days)
+    def _plan_source(self, source: Source, asked: Nights | None) -> None:
+        work = find_source_work(self.settings, source, asked)
         for stage, subject, days, causes, rows in work.stages:
             self._noted.add(stage, subject, days, *causes, rows=rows)
         if work.cause:
@@ -131,7 +130,7 @@ class Walk:
             if job in ("training", "full"):
                 condition = self._plan_training(declared, max(nights))
             else:
-                self.notes += note_training(self.settings, declared, self._noted.causes)
+                self.notes += self._noted.causes.describe_training(declared)
         if isinstance(declared, Pipeline) and job != "training":
             self._plan_scores(declared, nights, condition)
         if isinstance(declared, NightlyDeclaration):
