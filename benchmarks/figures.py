@@ -17,6 +17,7 @@ from typing import Any
 import demo as demo_benchmark
 import history
 import hour
+import plan
 import short_page
 import ways
 from _common import machine, results
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
     "night": ("The big night", night.SECTIONS, night.rows_of),
     "history": ("Years of history", history.SECTIONS, history.rows_of),
+    "plan": ("Plans of runs", plan.SECTIONS, plan.rows_of),
 }
 Documents = dict[str, dict[str, Any]]
 _MODELS = (

@@ -156,7 +156,7 @@ def test_the_commands_try_list_ask_and_remove_a_trial_of_a_protected_environment
     assert "stages were computed in the trial 'asked', the others were there." in done.stdout
     heading, *lines = done.stdout.partition(" core-seconds. Begun now")[0].splitlines()[:-1]
     assert heading == "What is computed; all else is read as prod has it:"
-    words = [line.split()[:2] for line in lines if line]
+    words = [line.split()[:2] for line in lines if line.strip()]
     planned = words[words.index(["stage", "of"]) + 2 :]
     made = read_trial(base.trial("asked"))
     assert made is not None
