@@ -76,7 +76,7 @@ def feature_reference(settings: Settings, pipeline: Trainable, champion: ModelVe
         return StageOutcome(rows, vars(reference))
 
     row, _ = Stage(settings, STAGE, pipeline.name).run_once(inputs, count)
-    return FeatureReference(**row.details)
+    return FeatureReference(**{name: value for name, value in row.details.items() if name != "cost"})
 
 
 def _edges(parts: "Sequence[pa.Array]") -> list[Any]:
