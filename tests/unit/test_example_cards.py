@@ -224,7 +224,8 @@ def test_the_page_of_a_day_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     write_day_page(tmp_path / "day.html", plotted(seen, sent, speed=1000), {
         "day": date(2018, 8, 8), "night": date(2018, 8, 7), "seconds": 81.0, "speed": 1000, "events": 400,
         "scored": 400,
-        "release": 1, "table": "stream_cards", "delays": 100, "median_s": 0.07, "p99_s": 0.118, "most_lag": 3,
+        "environment": "", "release": 1, "table": "stream_cards", "delays": 100, "median_s": 0.07, "p99_s": 0.118,
+        "most_lag": 3,
         "answers": answers, "customer": 5, "frauds": 9, "average_precision": 0.7, "highest": highest,
     })  # fmt: skip
     page = (tmp_path / "day.html").read_text()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,7 @@ def feature_reference(settings: Settings, pipeline: Trainable, champion: ModelVe
         return StageOutcome(rows, vars(reference))
 
     row, _ = Stage(settings, STAGE, pipeline.name).run_once(inputs, count)
-    return FeatureReference(**{name: value for name, value in row.details.items() if name != "cost"})
+    return FeatureReference(**{field.name: row.details[field.name] for field in fields(FeatureReference)})
 
 
 def _edges(parts: "Sequence[pa.Array]") -> list[Any]:

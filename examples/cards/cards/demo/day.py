@@ -66,7 +66,7 @@ def _stream_day(settings: Settings, address: str, payments: Payments, *, speed: 
     _print(customer, before, after, watch.seen)
     write_day_page(page, plotted(watch.seen, sent, speed=speed), _values(payments, rows, watch.seen, before, after) | {
         "day": payments.day, "seconds": seconds, "speed": int(speed), "customer": customer,
-        "night": payments.day - timedelta(days=1),
+        "night": payments.day - timedelta(days=1), "environment": settings.environment,
     })  # fmt: skip
 
 
