@@ -54,7 +54,7 @@ def test_a_recommender_is_run_published_read_and_rolled_back(
     assert main(["publish", "offers_items", "--full"]) == 0
     capsys.readouterr()
     assert main(["train", "offers"]) == 4
-    assert "'offers' is a recommender: it is fitted anew every night" in capsys.readouterr().err
+    assert "'offers' is a recommender: each nightly run fits it anew" in capsys.readouterr().err
     assert main(["train"]) == 3
     assert "shelf_project has no pipeline that trains a model" in capsys.readouterr().err
     assert main(["publish", "offers", "--full", "--json"]) == 0

@@ -125,15 +125,15 @@ def test_versions_diff_and_rollback_count_the_live_rows_above_each(
     store: Store, writer: LiveWriter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     writer.mark_verified(1)
-    shown = text(capsys, "versions", "churn")
+    shown = text(capsys, "store", "versions", "churn")
     assert f"live layer of the stream {STREAM}: 3 rows, up to version 1 of stream_{STREAM}, verified at 1" in shown
     diff = answer(capsys, "store", "diff", "churn", "1", "2")
     assert diff["live"]["above"] == {"1": 3, "2": 3}
-    assert "3 keys have a row above version 2" in text(capsys, "diff", "churn", "1", "2")
+    assert "3 keys have a row above version 2" in text(capsys, "store", "diff", "churn", "1", "2")
     back = answer(capsys, "rollback", "churn", "--keep-model")
     assert (back["version"], back["live"]["above"], back["live"]["verified_through"]) == (1, {"1": 3}, 1)
     assert answer(capsys, "get", "churn", "00001")["source"] == "live"
-    assert f"3 streamed rows of {STREAM} answer, as before" in text(capsys, "pin", "churn", "1")
+    assert f"3 streamed rows of {STREAM} answer, as before" in text(capsys, "store", "pin", "churn", "1")
     assert store.pointer().serving == 1
 
 
@@ -149,7 +149,7 @@ def test_a_store_of_a_stream_alone_is_read_listed_and_explained(
     with open_live_writer(layout) as writer:
         writer.apply(0, [(b"00001", live_row(0, VALUE, event_us=CLICKED_US))])
         assert answer(capsys, "get", STREAM, "00001")["source"] == "live"
-        assert "Live layer of the stream clicks: 1 rows" in text(capsys, "versions", STREAM)
+        assert "Live layer of the stream clicks: 1 rows" in text(capsys, "store", "versions", STREAM)
         chain = answer(capsys, "explain", STREAM, "00001")
         assert (chain["live"]["kafka_offset"], set(chain)) == (0, {"answer", "live"})
         assert "streamed row in stream_clicks" in text(capsys, "explain", STREAM, "00001")

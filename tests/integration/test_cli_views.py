@@ -58,10 +58,10 @@ def test_a_views_rows_are_read_and_explained_without_a_model(said: Any) -> None:
 
 
 def test_a_views_versions_are_listed_compared_and_gone_back_to(said: Any) -> None:
-    assert "visitors" not in said("versions", "visitors").splitlines()[0]
-    assert [version["model"] for version in json.loads(said("versions", "visitors", "--json"))] == [None, None]
-    differ = json.loads(said("diff", "visitors", "1", "2", "--json"))
+    assert "visitors" not in said("store", "versions", "visitors").splitlines()[0]
+    assert [version["model"] for version in json.loads(said("store", "versions", "visitors", "--json"))] == [None, None]
+    differ = json.loads(said("store", "diff", "visitors", "1", "2", "--json"))
     assert (differ["changed"], differ["unchanged"], differ["top_movers"][0]["change"]) == (1, 1, 2.5)
-    assert "version 1 (as of 2026-01-02, 2 keys)" in said("diff", "visitors", "1", "2")
+    assert "version 1 (as of 2026-01-02, 2 keys)" in said("store", "diff", "visitors", "1", "2")
     said("rollback", "visitors")
     assert json.loads(said("get", "visitors", "north", "--json"))["value"] == {"people_2d": 5.0}

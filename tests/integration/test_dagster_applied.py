@@ -96,7 +96,7 @@ def test_there_are_no_assets_jobs_or_schedules_of_a_training(shop: Settings) -> 
         "predictions_unpublished"
     }
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    of_all = ("verify", "maintain", "cost")
+    of_all = ("verify", "maintain", "cost", "backfill")
     assert {job for job in jobs if job.partition("_")[0] not in of_all and not job.endswith("_ingest")} == {
         "foreign_nightly",
         "ruled_nightly",

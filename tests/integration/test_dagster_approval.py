@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dg.Execute
 
     @dg.asset(name=candidate_name(CAREFUL))
     def candidate() -> dg.MaterializeResult[Any]:
-        return dg.MaterializeResult(metadata={"night": str(training.nights[0])})
+        return dg.MaterializeResult(metadata={"as_of": str(training.nights[0])})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch_training, "find_training", lambda *_: training)

@@ -36,7 +36,7 @@ def machine(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Setting
 
 @dg.asset(name=churn_trees.training_table)
 def training_set() -> dg.MaterializeResult[Any]:
-    return dg.MaterializeResult(metadata={"night": str(NIGHT)})
+    return dg.MaterializeResult(metadata={"as_of": str(NIGHT)})
 
 
 def run_steps(instance: dg.DagsterInstance, settings: Settings, *steps: str, pipeline: Trainable = churn_trees) -> None:

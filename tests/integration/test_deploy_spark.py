@@ -127,7 +127,7 @@ def test_spark_knows_every_property_of_the_docs_and_on_yarn_the_workers_fit_besi
     kubernetes = ("spark-kubernetes", "org/apache/spark/deploy/k8s/Config")
     constants = known_to_spark(CORE, python, sql, kubernetes)
     named = set(re.findall(r"spark(?:\.\w+)+(?!\S*://)", page))
-    assert {"spark.archives", "spark.pyspark.python", "spark.executor.pyspark.memory"} <= named
+    assert {"spark.archives", "spark.pyspark.python"} <= named
     assert [name for name in sorted(named) if name.encode() not in constants] == []
     yarn = page[page.index("FORECACHE_SPARK_MASTER=yarn") :]
     conf = json.loads(yarn[yarn.index("{") : yarn.index("}") + 1])

@@ -116,7 +116,7 @@ def test_a_night_for_all_keys_is_advised_where_that_is_less_than_what_is_asked(
         return batch_advice(settings, project, 7.0)
 
     [nightly] = measured(1_000.0, 90.0)
-    assert nightly.do.startswith("a pipeline that scores each night")
+    assert nightly.do.startswith("a pipeline that scores in the nightly run")
     assert nightly.saves == pytest.approx(900 * 0.001 / 3600)
     assert "asked for 90.0% of 100 keys" in nightly.why
     [stay] = measured(50.0, 20.0)

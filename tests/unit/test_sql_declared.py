@@ -52,7 +52,7 @@ def counted(expression: str, rest: str = "") -> str:
             r"the number 'n' as a string. It is bigint or double or decimal or boolean: cast it",
         ),
         (counted("random()"), r"calls random\(\) \(line 1, column 25\). Use what is equal in each run"),
-        (counted("max(now())"), r"calls now\(\) .*Use `as_of`, the night's date"),
+        (counted("max(now())"), r"calls now\(\) .*Use `as_of`, the as-of date"),
         (counted("date_diff('day', max(event_day), current_date)"), r"calls current_date\(\) .*Use `as_of`"),
         (counted("first(amount)"), r"calls first\(\) .*depends on the order of rows: use arg_max\(value, time\)"),
         (counted("string_agg(customer)"), r"calls string_agg\(\) .*depends on the order of rows"),

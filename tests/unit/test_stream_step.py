@@ -177,8 +177,9 @@ def test_a_view_that_is_not_live_is_looked_up_as_it_is_served(settings: Settings
     from forecache.plugins.stream_answers.release_answerer import _PublishedView
     from forecache.realtime.release.format import LookupContract
 
-    store = _PublishedView(settings, "nowhere")
+    lookup = LookupContract("shop", "nowhere", ("shop",), ("visits",), "c")
+    store = _PublishedView(settings, lookup)
     events = a_step(settings).judge(messages([payment(1)])).events
-    matrix, found = store.matrix(LookupContract("shop", "nowhere", ("shop",), ("visits",), "c"), events)
+    matrix, found = store.matrix(lookup, events)
     assert np.isnan(matrix).all()
     assert not found.any()
