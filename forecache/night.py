@@ -64,8 +64,7 @@ def score_and_publish(run: ProcessRun, declared: Pipeline, nights: Sequence[date
     settings = run.settings
     if declared.is_joined:  # else they are those of its view
         run.run_stage(build_features, settings, declared, nights, rebuild=run.rebuild)
-        reports = checks.check_features(run, declared, nights)
-        checks.require_success(run.note_reports(declared.feature_table, reports))
+        checks.require_success(run.note_reports(declared.feature_table, checks.check_features(run, declared, nights)))
     recover_interrupted(settings, declared, progress=run.progress)
     run.run_stage(score_nights, settings, declared, nights, rebuild=run.rebuild)
     reports = checks.check_predictions(run, declared, nights)

@@ -213,7 +213,8 @@ def test_training_sets_have_the_same_rows_in_the_same_order(
     monkeypatch.setattr(labelled_rows, "label_rows", labels)
     monkeypatch.setattr(training_set, "find_spark_functions", lambda *_: [])
     built = {name: build_training_set(home, pipeline, night) for name, home in homes.items()}
-    assert built["arrow"].details == built["spark"].details | {"engine": "arrow"}
+    own = {"engine": "arrow", "cost": built["arrow"].details["cost"]}
+    assert built["arrow"].details == built["spark"].details | own
     assert built["arrow"].rows > 40
     assert_same_training_sets(homes, {name: each.delta_version for name, each in built.items()}, pipeline)
 
@@ -266,7 +267,8 @@ def test_a_pipeline_in_sql_has_the_same_features_training_set_and_labelled_predi
     for name, home in homes.items():
         build_features(home, pipeline, days[1:4])
         built[name] = build_training_set(home, pipeline, days[-1])
-    assert built["arrow"].details == built["spark"].details | {"engine": "arrow"}
+    own = {"engine": "arrow", "cost": built["arrow"].details["cost"]}
+    assert built["arrow"].details == built["spark"].details | own
     for table in (CUSTOMER.feature_table, REGION.feature_table, pipeline.feature_table):
         by_both = [contents(home, table) for home in homes.values()]
         assert by_both[0].num_rows > 8

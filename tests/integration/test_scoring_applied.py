@@ -568,6 +568,7 @@ def test_the_classes_of_an_estimator_are_those_that_it_says(lake: Settings, tmp_
     frame = pd.DataFrame(feature_columns(lake))
     assert found[None] == found["0", "1"] == [str(each) for each in estimator.predict(frame)]
     assert found["no", "yes"] == ["yes" if each else "no" for each in estimator.predict(frame)]
-    for wrong in (("1", "0"), ("a", "b", "c")):
-        with pytest.raises(InputError, match="The model knows the classes 0, 1 of 'answer', and the pipeline declares"):
-            run(lake, outputs[wrong])
+    with pytest.raises(InputError, match="The model knows the classes 0, 1 of 'answer', and the pipeline declares"):
+        run(lake, outputs["1", "0"])
+    with pytest.raises(InputError, match="returns 2 values a row of 'prediction', and the output 'answer' has 3"):
+        run(lake, outputs["a", "b", "c"])
