@@ -227,7 +227,7 @@ def test_the_page_of_a_model_has_its_releases_and_the_steps_of_its_rollout(
 ) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(begun.home_path))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
-    assert main(["rollout", "return", "payments", "--reason", "complaints"]) == 0
+    assert main(["release", "return", "payments", "--reason", "complaints"]) == 0
     page = tmp_path / "payments.html"
     assert main(["report", "payments", "--key", "nothing", "--output", str(page)]) == 0
     text = " ".join(re.sub(r"<[^>]+>", " ", page.read_text()).split())
