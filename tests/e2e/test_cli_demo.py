@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 
 from forecache.cli.main import main
 
@@ -20,7 +21,7 @@ TABLES = ("raw_purchases", "features_customer", "predictions_churn", "prediction
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Two models are trained: with one worker each the test waits for two processes less that import PyTorch.
     given = {"HOME": str(tmp_path / "home"), "SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "1g"}
-    given |= {"TRAINING_WORKERS": "1"}
+    given |= {"TRAINING_WORKERS": "1", "READER_PORT": str(free_port())}
     for name, value in given.items():
         monkeypatch.setenv(f"FORECACHE_{name}", value)
     return tmp_path / "home"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from forecache.plugins.new_project.init_command import TEMPLATES
 
@@ -23,7 +24,7 @@ def run(tmp_path: Path) -> Run:
     """Runs a command in a folder, which has to succeed; returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FORECACHE_", "MLFLOW_"))}
     environment |= {"FORECACHE_SPARK_DRIVER_MEMORY": "1g", "FORECACHE_SPARK_MASTER": "local[2]"}
-    environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "FORECACHE_READER_PORT": str(free_port())}
 
     def run_command(*command: str | Path, cwd: Path = tmp_path) -> str:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
