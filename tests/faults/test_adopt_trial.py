@@ -117,6 +117,23 @@ def test_rows_of_a_trial_that_cannot_be_read_are_computed(sides: Sides) -> None:
     assert rows_of(sides.settings, "features_habits") == rows_of(sides.truth, "features_habits")
 
 
+def test_a_damaged_trial_does_not_stop_the_environment(sides: Sides) -> None:
+    (trial_settings(sides.settings, "change").home_path / "trial.json").write_text("{")
+    ran = sides.run("nightly")
+    assert ran.taken_over == []
+    assert {"features habits", "features spend", "score spend"} <= set(ran.computed)
+    assert any(line.startswith("nothing is taken over from trials: ") for line in ran.said)
+    assert rows_of(sides.settings, "features_spend") == rows_of(sides.truth, "features_spend")
+
+
+def test_a_trial_that_is_removed_while_it_is_read_is_left_out(sides: Sides) -> None:
+    for name in ("features_habits", "features_spend"):
+        shutil.rmtree(Path(trial_settings(sides.settings, "change").lake_uri) / name / "_delta_log")
+    ran = sides.run("nightly")
+    assert {"features habits", "features spend"} <= set(ran.computed)
+    assert rows_of(sides.settings, "features_spend") == rows_of(sides.truth, "features_spend")
+
+
 @pytest.mark.parametrize("step", ["decided", "committed"])
 def test_a_kill_at_a_step_of_taking_over_is_finished_by_the_next_run(sides: Sides, step: str) -> None:
     process = start(run_until, sides.new, sides.home, step)

@@ -6,10 +6,11 @@ links to those of the trial.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,75 +46,103 @@ def adopt_partitions(
     of the dates from other inputs meanwhile.
     """
     left = dict(stale)
-    for side in other_sides(stage.settings) if left else ():
-        records = {n: row for n, row in last_records(side.trial, stage.name, stage.subject, nights=left).items() if n}
-        found: dict[date, StageRecord] = {}
-        for night, row in records.items():
-            if night in left and side.is_own(row):
-                why = side.find_difference(row.inputs, left[night], night)
-                _report_moved(stage, side, why, progress, f" for {night}")
-                found |= {} if why else {night: row}
-        done = _commit_partitions(side, stage, table, found, left, column, seen) if found else []
-        if done:
-            _report(stage, side, progress, f" for {format_nights(done)}")
-        left = {night: inputs for night, inputs in left.items() if night not in done}
+    for side in other_sides(stage.settings, progress) if left else ():
+        found = _DateFiles(None, {})
+        with _leave_out(side, progress):
+            found = _collect_dates(side, stage, table, left, column, progress)
+        done = sorted(found.files)
+        if not done:
+            continue
+        commit_partitions(
+            (found.schema, [file for night in done for file in found.files[night]]),
+            stage.settings,
+            table,
+            column=column,
+            values=done,
+            seen=seen,
+            inputs={night: left.pop(night) for night in done},
+            run_id=stage.run_id,
+        )
+        _report(stage, side, progress, f" for {format_nights(done)}")
 
 
-def _commit_partitions(
-    side: OtherSide,
-    stage: Stage,
-    table: str,
-    records: Mapping[date, StageRecord],
-    wanted: Mapping[date, str],
-    column: str,
-    seen: TableSnapshot,
-) -> list[date]:
-    """Commit the trial's files of some dates; returns the dates whose rows there are still those of the records."""
-    theirs = {night: row.inputs for night, row in records.items()}
+class _DateFiles(NamedTuple):
+    """Files of a trial's dates, linked into the table's folder, and their columns."""
+
+    schema: Any  # of deltalake; None without files
+    files: Mapping[date, Sequence[DataFile]]
+
+
+def _collect_dates(
+    side: OtherSide, stage: Stage, table: str, wanted: Mapping[date, str], column: str, progress: Progress
+) -> _DateFiles:
+    """The dates that the trial has from equal inputs, and whose rows are still those that its ledger has."""
+    equal: dict[date, StageRecord] = {}
+    for night, row in last_records(side.trial, stage.name, stage.subject, nights=wanted).items():
+        if night is not None and night in wanted and side.is_own(row):
+            why = side.find_difference(row.inputs, wanted[night], night)
+            _report_moved(stage, side, why, progress, f" for {night}")
+            equal |= {} if why else {night: row}
+    theirs = {night: row.inputs for night, row in equal.items()}
     whole = find_committed_partitions(side.trial, table, column=column, inputs=theirs)
     delta = open_if_exists(side.trial, table)
     if delta is None or not whole:
-        return []
-    by_date, files, done = group_by_partition(active_files(delta), column), list[DataFile](), list[date]()
-    for night in sorted(whole):
-        numbers = side.renumber(theirs[night], wanted[night])
-        taken = _take_files(side, table, by_date.get(night.isoformat(), []), numbers)
-        if taken is not None:
-            files += taken
-            done.append(night)
-    if done:
-        inputs = {night: wanted[night] for night in done}
-        written = (delta.schema(), files)
-        commit_partitions(
-            written, stage.settings, table, column=column, values=done, seen=seen, inputs=inputs, run_id=stage.run_id
-        )
-    return done
+        return _DateFiles(None, {})
+    by_date = group_by_partition(active_files(delta), column)
+    taken = {
+        night: _take_files(side, table, by_date.get(night.isoformat(), []), side.renumber(theirs[night], wanted[night]))
+        for night in whole
+    }
+    return _DateFiles(delta.schema(), {night: files for night, files in taken.items() if files is not None})
 
 
 def adopt_table(stage: Stage, table: str, inputs: str, *, progress: Progress) -> StageOutcome | None:
     """Replace a table by that of a trial that has made it from equal inputs; None if there is none."""
-    for side in other_sides(stage.settings):
-        theirs = _find_equal(side, stage, inputs, progress)
-        delta = None if theirs is None else open_if_exists(side.trial, table, version=theirs.delta_version)
-        files = None if delta is None else _take_files(side, table, active_files(delta), {})
-        if theirs is None or delta is None or files is None or sum(file.rows for file in files) != theirs.rows:
-            continue
-        version = replace_table(stage.settings, table, delta.schema(), files, run_id=stage.run_id)
-        _report(stage, side, progress)
-        return StageOutcome(theirs.rows, dict(theirs.details), table, version)
+    for side in other_sides(stage.settings, progress):
+        found: tuple[StageRecord, Any, list[DataFile]] | None = None
+        with _leave_out(side, progress):
+            found = _collect_table(side, stage, table, inputs, progress)
+        if found is not None:
+            theirs, schema, files = found
+            version = replace_table(stage.settings, table, schema, files, run_id=stage.run_id)
+            _report(stage, side, progress)
+            details = {name: value for name, value in theirs.details.items() if name != "cost"}
+            return StageOutcome(theirs.rows, details, table, version)
     return None
+
+
+def _collect_table(
+    side: OtherSide, stage: Stage, table: str, inputs: str, progress: Progress
+) -> tuple[StageRecord, Any, list[DataFile]] | None:
+    """The trial's record of a table from equal inputs, with its columns and its linked files; None without one."""
+    theirs = _find_equal(side, stage, inputs, progress)
+    delta = None if theirs is None else open_if_exists(side.trial, table, version=theirs.delta_version)
+    files = None if delta is None else _take_files(side, table, active_files(delta), {})
+    if theirs is None or delta is None or files is None or sum(file.rows for file in files) != theirs.rows:
+        return None
+    return theirs, delta.schema(), files
 
 
 def find_equal_training(stage: Stage, inputs: str, *, progress: Progress) -> Path | None:
     """The folder of a trial's training from equal inputs; None if there is none."""
-    for side in other_sides(stage.settings):
-        theirs = _find_equal(side, stage, inputs, progress)
-        if theirs is not None:
-            folder = side.trial.training_path / stage.subject / Path(theirs.details["run_dir"]).name
-            if (folder / RESULT_FILE).is_file():
-                _report(stage, side, progress)
-                return folder
+    for side in other_sides(stage.settings, progress):
+        with _leave_out(side, progress):
+            theirs = _find_equal(side, stage, inputs, progress)
+            if theirs is not None:
+                folder = side.trial.training_path / stage.subject / Path(theirs.details["run_dir"]).name
+                if (folder / RESULT_FILE).is_file():
+                    _report(stage, side, progress)
+                    return folder
     return None
+
+
+@contextmanager
+def _leave_out(side: OtherSide, progress: Progress) -> Iterator[None]:
+    """Leave out a trial that cannot be read, such as one that is removed meanwhile: the stage is computed then."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (whatever a trial is like, the environment's run goes on)
+        progress(f"{side.name} is left out, as it cannot be read: {error}", None)
 
 
 def _find_equal(side: OtherSide, stage: Stage, inputs: str, progress: Progress) -> StageRecord | None:

@@ -2,7 +2,7 @@
 
 Texts of inputs name versions of tables and models. Up to those of the fork, equal numbers are equal versions. Above
 them each side counts on its own: two versions are equal if they were made from equal inputs, and two states of a raw
-table if the same files were ingested.
+table if the same files were ingested by the same code.
 """
 
 import re
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
+from forecache.base.errors import ForecacheError
+from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES, RAW, TRAINING_SET
 from forecache.declare.loading import read_project
@@ -50,7 +52,10 @@ class OtherSide:
         for (name, there), (same_name, here) in zip(_VERSION.findall(theirs), _VERSION.findall(ours), strict=True):
             if name != same_name:
                 return OTHER_WORK
-            if not self.are_equal(name, int(there), int(here), night):
+            # `of` identifies a model that is not trained here, whatever its number.
+            if not (" of=" in ours and f"model={name}@" in ours) and not self.are_equal(
+                name, int(there), int(here), night
+            ):
                 return f"{name} is at {here} here, and was at {there} there"
         return ""
 
@@ -64,7 +69,7 @@ class OtherSide:
             return self._have_same_inputs(FEATURES_STAGE, name.removeprefix(FEATURES), there, here, night)
         if name.startswith(TRAINING_SET):
             return self._have_same_inputs("training_set", name.removeprefix(TRAINING_SET), there, here, None)
-        return self._are_same_models(name, there, here, night)
+        return self._are_same_models(name, there, here)
 
     def _have_same_files(self, table: str, night: date | None) -> bool:
         source = read_project(self.base).landed_sources.get(table.removeprefix(RAW))
@@ -72,7 +77,7 @@ class OtherSide:
             return False
         sides = [
             sorted(
-                (file.file, file.sha256, file.raw_rows, file.quarantined_rows)
+                (file.file, file.sha256, file.raw_rows, file.quarantined_rows, file.code_version)
                 for file in ingested_files(settings, source)
                 if night is None or file.event_day is None or file.event_day <= night
             )
@@ -86,7 +91,7 @@ class OtherSide:
             return False
         return not self.find_difference(theirs.inputs, ours.inputs, night)
 
-    def _are_same_models(self, name: str, there: int, here: int, night: date | None) -> bool:
+    def _are_same_models(self, name: str, there: int, here: int) -> bool:
         declared = read_project(self.base).trained_models.get(name)
         if declared is None:
             return False
@@ -122,8 +127,12 @@ class Numbers:
         return None if above - {self.there} else bool(above) and self.there != self.here
 
 
-def other_sides(settings: Settings) -> list[OtherSide]:
-    """The trials that defer to an environment, the newest first; a trial has none."""
+def other_sides(settings: Settings, progress: Progress) -> list[OtherSide]:
+    """The trials that defer to an environment, the newest first; none of a trial, nor if one is damaged."""
     if settings.base is not None or not settings.trials_path.is_dir():
         return []
-    return [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
+    try:
+        return [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
+    except ForecacheError as error:
+        progress(f"nothing is taken over from trials: {error}", None)
+        return []
