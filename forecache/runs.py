@@ -14,6 +14,7 @@ from datetime import date, datetime, timedelta, timezone
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
+from forecache.base.dates import Nights
 from forecache.base.errors import PASSING, RETRY_AFTER_S, CheckError, InputError, NotFoundError, PipelinesFailedError
 from forecache.base.plugins import find_hooks
 from forecache.base.results import Progress, StageResult, no_progress
@@ -35,7 +36,6 @@ from forecache.models.registry.model_versions import find_champion
 from forecache.night import Trains, run_declaration
 
 Job = Literal["nightly", "training", "ingest", "full"]
-Nights = tuple[date, date]
 _TRAINS: Mapping[Job, Trains] = {"nightly": "never", "training": "only", "full": "first"}
 
 

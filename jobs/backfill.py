@@ -12,7 +12,6 @@ from pydantic import Field
 from assets.stage import RunStep, explain_errors
 from forecache.base.dates import parse_ranges
 from forecache.base.results import StageResult
-from forecache.base.settings import Settings
 from forecache.declare.loading import load_nightly
 from jobs.schedules import build_op_job
 from resources.settings_resource import SettingsResource
@@ -45,6 +44,7 @@ def build_backfill_job() -> dg.JobDefinition:
 
 def _run_dates(step: RunStep, config: BackfillConfig) -> dict[str, Any]:
     from forecache.operations.backfill import BackfillRun, BudgetSpentError, DateChoice, run_backfill
+    from jobs.runner import run
 
     settings, results = step.settings, list[StageResult]()
     ranges = parse_ranges(config.dates) if config.dates else []
@@ -52,7 +52,9 @@ def _run_dates(step: RunStep, config: BackfillConfig) -> dict[str, Any]:
     runs = choice.list_runs(settings, [load_nightly(settings, name) for name in config.pipelines])
 
     def run_once(chosen: BackfillRun) -> None:
-        results.extend(_run_by_dagster(step, settings, chosen, rebuild=config.rebuild))
+        # In this process; the UI shows each as a run of its own.
+        asked = {"pipelines": list(chosen.names), "nights": chosen.nights, "rebuild": config.rebuild}
+        results.extend(run(settings, progress=step.progress, **asked))
 
     stopped = ""
     try:
@@ -62,10 +64,3 @@ def _run_dates(step: RunStep, config: BackfillConfig) -> dict[str, Any]:
         step.report_progress(stopped)
     worked = [result for result in results if not result.skipped]
     return {"runs": len(runs), "stages that worked": len(worked), "stopped": stopped or "no, all is done"}
-
-
-def _run_by_dagster(step: RunStep, settings: Settings, chosen: Any, *, rebuild: bool) -> list[StageResult]:
-    """Carry out the nightly jobs of one run of the backfill in this process; the UI shows each as a run of its own."""
-    from jobs.runner import run
-
-    return run(settings, progress=step.progress, pipelines=list(chosen.names), nights=chosen.nights, rebuild=rebuild)

@@ -33,8 +33,9 @@ from resources.own_runs import process_tags, renew_heartbeat
 from resources.session import RunSession, use_session
 
 if TYPE_CHECKING:
+    from forecache.base.dates import Nights
     from forecache.lake.ingest.landing import LandingFile
-    from forecache.runs import Job, Nights
+    from forecache.runs import Job
 
 
 def run(

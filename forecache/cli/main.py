@@ -61,8 +61,8 @@ SECTIONS = {**_SECTIONS, "More": tuple(name for name in COMMANDS if name not in 
 
 _EPILOG = """
 Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 conflict with another process;
-6 a check or gate failed; 7 something outside is unavailable; 8 not due yet; 10 of `plan`: something would run;
-130 interrupted.
+6 a check or gate failed; 7 something outside is unavailable; 8 not due yet; 9 the budget of a backfill is spent;
+10 of `plan`: something would run; 130 interrupted.
 """
 
 

@@ -51,7 +51,8 @@ class DateChoice:
     """The choice of a backfill's as-of dates; of several conditions, all are met.
 
     Attributes:
-        ranges: First and last day of each range, ascending; none: all dates that have rows.
+        ranges: First and last day of each range, ascending; none: all dates that meet the other conditions, or the
+            newest if there are none.
         failed: Only dates that failed their last check.
         made_by: Only dates whose rows a version of the code made, which this text begins.
         one_by_one: Every date is a run of its own; else those of a range are, or those that follow each other.
@@ -64,7 +65,7 @@ class DateChoice:
 
     def list_runs(self, settings: Settings, declared: Sequence[Nightly]) -> list[BackfillRun]:
         """The runs of some declarations, ascending; InputError for a date that a declaration does not have."""
-        if not (self.failed or self.made_by or self.one_by_one):
+        if self.ranges and not (self.failed or self.made_by or self.one_by_one):
             return [BackfillRun(tuple(each.name for each in declared), span) for span in self.ranges]
         found: dict[Nights, list[str]] = {}
         for each in declared:

@@ -167,10 +167,12 @@ def test_the_job_in_dagster_runs_the_chosen_dates_within_its_budget(shelf: Setti
         assert output is not None
         return metadata, names
 
+    told, runs = run()
+    assert (told["runs"], dates_of(shelf)) == (1, {back(0)})
     told, runs = run(dates=f"{back(4)},{back(1)}..{back(0)}")
     assert (told["runs"], told["stopped"]) == (2, "no, all is done")
     assert dates_of(shelf) == {back(4), back(1), back(0)}
-    assert runs.count("offers_nightly") == 2
+    assert runs.count("offers_nightly") == 3
     told, _ = run(dates=f"{back(6)}..{back(5)}", max_core_hours=1e-7)
     assert told["stopped"].startswith(f"Stopped before offers for {back(5)}: ")
     assert dates_of(shelf) == {back(6), back(4), back(1), back(0)}

@@ -102,7 +102,7 @@ def _run_job(
 
         try:
             declared = [read_project(current).nightly[name] for name in pipelines]
-            runs = choice.list_runs(current, declared)
+            runs = [] if choice == DateChoice() else choice.list_runs(current, declared)
             if choice == DateChoice():
                 run_once(None)
             elif not runs:

@@ -9,6 +9,7 @@ from datetime import date
 from functools import partial
 from typing import Any
 
+from forecache.base.dates import Nights
 from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
@@ -53,7 +54,7 @@ from forecache.operations.release import release_model
 from forecache.plugins.plan.causes import describe_content_change
 from forecache.plugins.plan.findings import Findings, FoundWork
 from forecache.plugins.plan.sources import find_source_work
-from forecache.runs import Nights, RunRequest, as_of_span, choose_job, find_follow_up_sources
+from forecache.runs import RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import night_inputs

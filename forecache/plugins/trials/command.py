@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from forecache.base.dates import Nights
 from forecache.base.errors import SettingsError
 from forecache.base.plugins import find_hooks
 from forecache.base.results import StageResult
@@ -25,7 +26,7 @@ from forecache.cli.commands.models import show_registered
 from forecache.cli.output import print_json, show, show_rows, show_stages, show_warnings, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import resolve_nightly_names
-from forecache.runs import Job, Nights, RunRequest
+from forecache.runs import Job, RunRequest
 
 
 @command(

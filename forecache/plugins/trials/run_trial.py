@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from forecache.base.dates import Nights
 from forecache.base.errors import PipelinesFailedError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings, trial_settings
@@ -20,7 +21,7 @@ from forecache.declare.served import NightlyDeclaration
 from forecache.lake.ledger import LEDGER_TABLE, newest_night, records_after
 from forecache.lake.quality.pending_files import ProcessRun
 from forecache.plugins.trials.trial import Trial, fork, hold_trial, read_trial, remove
-from forecache.runs import Job, Nights, ProcessExecutor, RunRequest, run_in_process, run_jobs
+from forecache.runs import Job, ProcessExecutor, RunRequest, run_in_process, run_jobs
 
 _STAGES = ("score", "features", "recommend")
 _FOLLOWING = (
