@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from forecache.base.errors import CheckError, ForecacheError, InputError, NotFoundError
+from forecache.base.errors import CheckError, DamagedError, ForecacheError, InputError, NotFoundError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step
@@ -90,11 +90,21 @@ def list_contracts(settings: Settings, view: str = "") -> list[tuple[str, str]]:
 
 
 def read_definition(settings: Settings, view: str, contract: str) -> ViewDefinition:
-    """Read a definition; raises `NotFoundError` if there is none."""
+    """Read a definition; raises `NotFoundError` if there is none, `DamagedError` if it cannot be read."""
     found = open_state(settings).read(_file(view, contract))
     if found is None:
         raise NotFoundError(f"The lake has no definition of the contract {contract} of the view {view}.")
-    return ViewDefinition(**json.loads(found[0]))
+    what = f"The file .state/{_file(view, contract)} of the lake"
+    try:
+        data = json.loads(found[0])
+    except ValueError:
+        raise DamagedError(f"{what} is damaged.", remedy="Remove it, which ends its features.") from None
+    if data.get("format") != _FORMAT:
+        raise DamagedError(
+            f"{what} has the format {data.get('format')}, and this Forecache reads {_FORMAT}.",
+            remedy="Run the version of Forecache that wrote it.",
+        )
+    return ViewDefinition(**data)
 
 
 def remove_definition(settings: Settings, view: str, contract: str) -> None:
@@ -183,6 +193,8 @@ def _follow(process: "subprocess.Popen[bytes]", task: KeptViewTask, progress: Pr
     failure: ForecacheError | None = None
     results: list[dict[str, Any]] | None = None
     for line in process.stdout:
+        if not line.endswith(b"\n"):
+            break  # it was killed while it wrote
         said = json.loads(line)
         if "progress" in said:
             progress(said["progress"], said["share"])
