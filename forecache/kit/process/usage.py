@@ -94,7 +94,8 @@ class CpuMeter:
     """
 
     def __init__(self) -> None:
-        self._began_s, self._handed_out = own_cpu_s() - _attributed_s, _handed_out
+        with _attributing:
+            self._began_s, self._handed_out = own_cpu_s() - _attributed_s, _handed_out
 
     def take_s(self) -> float | None:
         """Return the CPU seconds since it was made or since the last call, and give them out; None if work has gone to
