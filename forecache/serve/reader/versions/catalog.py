@@ -243,6 +243,7 @@ class Catalog:
         old = self._follower.swap(name, None, run_on_loop)
         self._follower.clear_failure(name)
         self.history.pop(name, None)
+        self._seen.pop(name, None)
         self._metrics.cells[self._metrics.pipeline_offset(name) + LIVE] = 0
         if old is not None:
             old.snapshot.close()
