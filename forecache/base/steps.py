@@ -105,7 +105,7 @@ here and retired versions are removed there."""
 CONTRACT_STEPS = ("definition kept", "linked", "handed over")
 """Steps of a contract of a view that another one is about to replace, up to its own store with its last version."""
 
-RETIRED_STEPS = ("store removed", "tables removed", "definition removed")
+RETIRED_STEPS = ("store hidden", "store removed", "tables removed", "definition removed")
 
 contract_step = Steps(*CONTRACT_STEPS, *RETIRED_STEPS)
 

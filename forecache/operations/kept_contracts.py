@@ -18,6 +18,7 @@ from forecache.base.steps import begin_work, contract_step, is_looking
 from forecache.base.table_names import FEATURES, TILES, kept_name
 from forecache.declare import FeatureView
 from forecache.kit.delta.tables import remove_table, table_exists
+from forecache.kit.installation import open_lake
 from forecache.kit.versioned.transfer import read_content
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ledger import StageRecord, append_records, last_records, ledger_records
@@ -38,7 +39,7 @@ from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
 from forecache.serve.store.layout import REALTIME, remove_tree
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.pointer import new_store_id
-from forecache.serve.store.push_pull import open_fetched_store, remove_store, sync_targets
+from forecache.serve.store.push_pull import has_store, open_fetched_store, remove_store, sync_targets
 from forecache.serve.store.remote_store import list_served_manifests, open_store
 
 _REMOVED = "removed"
@@ -131,7 +132,7 @@ def keep_contracts(run: Run, view: FeatureView, nights: Sequence[date]) -> None:
                 _keep(run, read_definition(settings, view.name, contract), max(nights), who)
         if not is_looking():
             retire_contracts(settings, users, view=view, run_id=run.run_id, progress=run.progress)
-    except ForecacheError as error:
+    except (ForecacheError, OSError) as error:
         _object(run, f"Earlier contracts of the view {view.name} could not be looked after: {error}")
 
 
@@ -268,20 +269,24 @@ def _is_served(settings: Settings, view: str, contract: str) -> bool:
 
 
 def _remove_kept(settings: Settings, name: str, run_id: str, progress: Progress) -> bool:
-    """Remove store and tables of a kept contract; returns whether there were any."""
-    tables = [prefix + name for prefix in (TILES, FEATURES) if table_exists(settings, prefix + name)]
-    store = open_store(settings, name)
-    has_store = store.layout.root.is_dir() or bool(list_served_manifests(settings, [name]))
-    if has_store:
+    """Remove store and tables of a kept contract; returns whether there were any. A second process waits."""
+    tables = [TILES + name, FEATURES + name]
+    if not has_store(settings, name) and not any(_has_files(settings, table) for table in tables):
+        return False
+    with hold_table_lock(settings, FEATURES + name, run_id, progress):
         remove_store(settings, name)
         contract_step("store removed")
-    if tables:
-        with hold_table_lock(settings, FEATURES + name, run_id, progress):
-            _forget_stages(settings, {name, FEATURES + name, TILES + name}, run_id)
-            for table in tables:
+        if left := [table for table in tables if _has_files(settings, table)]:
+            _forget_stages(settings, {name, *tables}, run_id)
+            for table in left:
                 remove_table(settings, table)
-        contract_step("tables removed")
-    return has_store or bool(tables)
+            contract_step("tables removed")
+    return True
+
+
+def _has_files(settings: Settings, table: str) -> bool:
+    """Return whether a table has files; a killed removal leaves some without a log."""
+    return bool(open_lake(settings, below=table).names())
 
 
 def _forget_stages(settings: Settings, subjects: set[str], run_id: str) -> None:

@@ -36,7 +36,14 @@ from forecache.serve.store.remote import (
     remote_pipelines,
 )
 from forecache.serve.store.remote_store import WAIT_S, RemoteStore, list_local_stores, open_store
-from forecache.serve.store.store import Store, remove_leftovers, remove_local_store, retire_versions
+from forecache.serve.store.store import (
+    Store,
+    has_local_files,
+    list_half_removed,
+    remove_leftovers,
+    remove_local_store,
+    retire_versions,
+)
 
 logger = logging.getLogger("forecache")
 _PATIENCE_S = 10.0  # for the remote to say what it serves
@@ -194,10 +201,20 @@ def _pull_left_contract(store: Store, pointer: Pointer, served: Manifest, remote
             pull(Store(store.layout.root.with_name(name)), remote)
 
 
+def has_store(settings: Settings, name: str) -> bool:
+    """Return whether the remote or this machine has anything of a store, also what a killed removal left."""
+    if has_local_files(open_store(settings, name)):
+        return True
+    if not settings.store_remote:
+        return False
+    return bool(open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S).names(name))
+
+
 def remove_store(settings: Settings, name: str) -> None:
     """Remove a store from the remote, if one is set, and from this machine.
 
-    The remote's pointer goes first: no replica pulls a part of it. Raises OSError if the remote cannot be reached.
+    The remote's pointer goes first: no replica pulls a part of it. Raises `UnreachableError` if the remote does not
+    answer.
     """
     if settings.store_remote:
         remote = open_remote(settings.store_remote, settings.storage_options)
@@ -211,6 +228,8 @@ def remove_store(settings: Settings, name: str) -> None:
 def remove_retired_contracts(settings: Settings, remote: Folder) -> list[str]:
     """Remove the kept contracts of views that the remote no longer has from this machine; returns their names."""
     there, removed = set(remote_pipelines(remote)), []
+    for name in list_half_removed(settings.store_path):
+        remove_local_store(open_store(settings, name))
     for store in list_local_stores(settings):
         kept = split_kept_name(store.pipeline)
         if kept is not None and kept[0] in there and store.pipeline not in there:

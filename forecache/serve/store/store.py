@@ -9,7 +9,7 @@ from pathlib import Path
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.files import write_durably
 from forecache.base.results import Progress, no_progress
-from forecache.base.steps import begin_work, publish_step
+from forecache.base.steps import begin_work, contract_step, publish_step
 from forecache.kit.versioned.leases import remove_old_versions, take_lease
 from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.verify import version_state
@@ -333,19 +333,33 @@ def retire_versions(store: Store, *, keep: int) -> list[int]:
 _REMOVED = ".removed-"
 
 
+def has_local_files(store: Store) -> bool:
+    """Return whether this machine has anything of a store, also what a killed removal left."""
+    return store.layout.root.is_dir() or _hidden_folder(store).is_dir()
+
+
+def list_half_removed(folder: Path) -> list[str]:
+    """The names of the stores in a folder whose removal was killed."""
+    return sorted(path.name.removeprefix(_REMOVED) for path in folder.glob(f"{_REMOVED}*"))
+
+
 def remove_local_store(store: Store) -> None:
     """Remove a store on this machine as a whole; open snapshots stay usable.
 
     Its folder is renamed first, so that nobody finds a part of it; what a killed process left is removed, too.
     """
     begin_work(f"removing the store of {store.pipeline}")
-    root = store.layout.root
-    hidden = root.with_name(f"{_REMOVED}{root.name}")
-    remove_tree(hidden)
+    root, hidden = store.layout.root, _hidden_folder(store)
+    shutil.rmtree(hidden, ignore_errors=True)  # another process may be removing it, too
     if root.is_dir():
         with lock_versions(store.layout, action="removal"):
             root.rename(hidden)
-        remove_tree(hidden)
+        contract_step("store hidden")
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _hidden_folder(store: Store) -> Path:
+    return store.layout.root.with_name(f"{_REMOVED}{store.pipeline}")
 
 
 def remove_foreign_versions(store: Store) -> None:
