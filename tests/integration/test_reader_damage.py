@@ -15,6 +15,7 @@ from store_tables import churn, predictions, scores, upsert, write_night
 from waiting import eventually
 
 from forecache.base.settings import Settings
+from forecache.base.table_names import kept_name
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
 from forecache.serve.store import Snapshot, Store, open_remote, open_store, publish, pull, push
@@ -307,3 +308,19 @@ def test_a_store_that_is_removed_and_published_anew_is_served_with_its_own_rows(
             return found.status_code == 200 and found.json()["value"] == churn_rows(50, shift=2.0)["00001"]
 
         assert eventually(moved)
+
+
+def test_a_kept_contract_whose_store_returns_lists_its_versions_again(settings: Settings, tmp_path: Path) -> None:
+    name = kept_name("churn", "0123456789abcdef")
+    for pipeline in ("churn", name):
+        write_version(settings.store_path, pipeline, churn_rows(10))
+    folder = open_store(settings, name).layout.root
+    with catalog(settings) as opened:
+        before = opened.history[name]
+        folder.rename(tmp_path / "gone")
+        opened._poll(run_at_once)
+        assert name not in opened.answers
+        (tmp_path / "gone").rename(folder)
+        opened._poll(run_at_once)
+        assert opened.answers[name].manifest.version == 1
+        assert opened.history[name] == before
