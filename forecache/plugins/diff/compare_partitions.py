@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class PartitionDiff:
 
     @property
     def unchanged(self) -> int:
+        """Keys of both sides with equal values in every column."""
         return self.rows_before - self.gone - self.changed
 
     @property
@@ -230,7 +232,7 @@ class _PartitionComparison:
         )  # fmt: skip
         if found is None:
             return made
-        pairs = found.pairs + (self._shared_rows() if found.pairs else 0)
+        pairs = found.pairs + (self.shared_rows if found.pairs else 0)
         return replace(
             made,
             psi=population_stability(judged[0].get(name, ()), judged[1].get(name, ())),
@@ -244,11 +246,10 @@ class _PartitionComparison:
             **(self._compare_sampled(name) if found.changed else {}),
         )
 
-    def _shared_rows(self) -> int:
+    @cached_property
+    def shared_rows(self) -> int:
         """Rows of the files that both sides share, which were not joined."""
-        if not hasattr(self, "_shared"):
-            self._shared = self._one("SELECT (SELECT count(*) FROM before_all) - (SELECT count(*) FROM before_own)")[0]
-        return int(self._shared)
+        return int(self._one("SELECT (SELECT count(*) FROM before_all) - (SELECT count(*) FROM before_own)")[0])
 
     def _compare_sampled(self, name: str) -> dict[str, Any]:
         """Ranks, overlap and transitions of a column over the keys that both samples have."""

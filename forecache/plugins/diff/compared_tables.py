@@ -20,6 +20,7 @@ class ComparedTable:
     Attributes:
         subject: That of the stage in the ledger.
         answers: The columns that are answers: outputs, or the published fields of a view; (): it has none.
+        published_as: The store that its rows are published to; "": none.
     """
 
     stage: str
@@ -82,7 +83,7 @@ class Side:
 
 
 def reasons(table: ComparedTable, before: Side, after: Side) -> list[str]:
-    """What differs in the inputs of a stage, in the words of a plan; [] if they are equal."""
+    """The inputs of a stage that differ between two sides, in the words of a plan; [] if they are equal."""
     old, new = (last_record(side.settings, table.stage, table.subject, side.night) for side in (before, after))
     if old is None or new is None:
         lacking = [side.name for side, row in ((before, old), (after, new)) if row is None]

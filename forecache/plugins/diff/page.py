@@ -18,8 +18,10 @@ from forecache.plugins.diff.texts import (
     explained_row,
     explained_title,
     figure,
+    is_worse,
     lines_of,
     movers_of,
+    ordered_metrics,
     rows_text,
     summary,
 )
@@ -39,7 +41,6 @@ def render_page(found: EnvironmentDiff) -> str:
         environment="",  # the heading names both
         found=found,
         sentence=summary(found),
-        share=words.percent(found.changed_share),
         names=[_name(each) for each in found.names],
         titles=COLUMNS,
     )
@@ -51,7 +52,6 @@ def _name(found: NameDiff) -> dict[str, Any]:
         "name": found.name,
         "kind": found.kind,
         "dates": dates,
-        "share": words.percent(found.changed_share) if found.answers else "",
         "lines": list(lines_of(found))[bool(found.answers) :],  # the share is among the facts
         "facts": _facts(found),
         "tables": list(_tables(found)),
@@ -95,16 +95,9 @@ def _metrics(found: NameDiff) -> list[tuple[str, str | None, str | None, bool]]:
     models = found.models
     if models is None:
         return []
-    ordered = sorted(models.metrics, key=lambda name: name != models.decided_by)
     return [
-        (
-            name,
-            figure(models.metrics[name][0]),
-            figure(models.metrics[name][1]),
-            (models.metrics[name][1] > models.metrics[name][0]) == (name in models.less_is_better)
-            and models.metrics[name][1] != models.metrics[name][0],
-        )
-        for name in ordered
+        (name, figure(models.metrics[name][0]), figure(models.metrics[name][1]), is_worse(name, models))
+        for name in ordered_metrics(models)
     ]
 
 

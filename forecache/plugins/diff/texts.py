@@ -9,6 +9,7 @@ from forecache.cli.output import format_cell, show_table
 from forecache.kit import format_text as words
 from forecache.plugins.diff.compare_partitions import ColumnDiff
 from forecache.plugins.diff.environment_diff import EnvironmentDiff, NameDiff, TableDiff
+from forecache.plugins.diff.model_diff import ModelDiff
 
 SHIFTED = 0.25
 """Population stability index from which a distribution is said to have moved."""
@@ -79,15 +80,20 @@ def _model_lines(found: NameDiff) -> Iterator[str]:
 def metric_texts(found: NameDiff) -> list[str]:
     models = found.models
     assert models is not None
-    ordered = sorted(models.metrics, key=lambda name: name != models.decided_by)
     return [
         f"{name} {format_cell(models.metrics[name][0])} -> {format_cell(models.metrics[name][1])}"
-        + (" (worse)" if _is_worse(name, models) else "")
-        for name in ordered
+        + (" (worse)" if is_worse(name, models) else "")
+        for name in ordered_metrics(models)
     ]
 
 
-def _is_worse(name: str, models: Any) -> bool:
+def ordered_metrics(models: ModelDiff) -> list[str]:
+    """The names of the metrics, the one first by which the gate decides."""
+    return sorted(models.metrics, key=lambda name: name != models.decided_by)
+
+
+def is_worse(name: str, models: ModelDiff) -> bool:
+    """True if the model after has a worse value of a metric."""
     before, after = models.metrics[name]
     return bool(after > before if name in models.less_is_better else after < before)
 
