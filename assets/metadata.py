@@ -21,14 +21,14 @@ SOURCES, VIEWS = "sources", "feature_views"
 NAME_TAG, STAGE_TAG = "forecache/name", "forecache/stage"
 
 
-class _Declared(Protocol):
+class _Declaration(Protocol):
     @property
     def name(self) -> str: ...
     @property
     def owner(self) -> str: ...
 
 
-def place_in_graph(declared: _Declared, *, stage: str) -> dict[str, Any]:
+def place_in_graph(declared: _Declaration, *, stage: str) -> dict[str, Any]:
     """Group, tags and owner of an asset of a declaration.
 
     Each pipeline, recommender, real-time model, stream and mailing is a group of the graph; all sources are one, and so

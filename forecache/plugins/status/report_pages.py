@@ -23,12 +23,12 @@ class ReportPages:
         """The page on a name, with the answer for a key unless that is "", or the report of a version of its model; a
         page that says why, if it fails."""
         option = f"--version={version}" if version is not None else f"--key={key}" if key else ""
-        if (kept := self._kept(name, option)) is not None:
-            return kept
+        if (recent := self._find_recent(name, option)) is not None:
+            return recent
         if not self._lock.acquire(timeout=_PATIENCE_S):
             return _problem(name, "Another page is being made. Load this one again in some seconds.")
         try:
-            body = self._kept(name, option)  # who had the lock may have made this very page
+            body = self._find_recent(name, option)  # who had the lock may have made this very page
             if body is None:
                 body = _make(name, option)
                 others = {} if len(self._made) >= _MOST else self._made
@@ -37,7 +37,8 @@ class ReportPages:
         finally:
             self._lock.release()
 
-    def _kept(self, name: str, option: str) -> bytes | None:
+    def _find_recent(self, name: str, option: str) -> bytes | None:
+        """The page if it was made in the last half minute."""
         made = self._made.get((name, option))
         return made[1] if made is not None and time.monotonic() - made[0] < _KEPT_S else None
 
