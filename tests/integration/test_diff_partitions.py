@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from store_services import minio_server
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
@@ -219,6 +220,27 @@ def test_random_tables_differ_as_plain_python_says(sides: tuple[Settings, Settin
     found = compare(sides, answers=("score", "city"), top=7)
     check_rows(found, before, after, ("score", "city"))
     check_columns(found, before, after, 7)
+
+
+@pytest.mark.slow
+def test_tables_in_a_bucket_differ_as_those_in_a_folder(tmp_path: Path) -> None:
+    before, after = random_sides(0)
+    with minio_server(tmp_path / "minio", "cloud") as options:
+        ours, theirs = (
+            load_settings("", home=tmp_path / name, lake=f"s3://cloud/{name}", storage_options=options) for name in "ab"
+        )
+        for settings, rows in ((ours, before), (theirs, after)):
+            write(settings, rows[:100])
+            write(settings, rows[100:])
+            write(settings, rows[:10], night=OTHER_DAY)
+        found = compare((ours, theirs), answers=("score", "items"), top=4)
+        check_rows(found, before, after, ("score", "items"))
+        check_columns(found, before, after, 4)
+        assert compare((ours, ours)).is_same_files
+        folder = load_settings("", home=tmp_path / "folder")
+        write(folder, before)
+        beside = compare((folder, ours))
+        assert (beside.is_same_files, beside.differs, beside.unchanged) == (False, False, len(before))
 
 
 def test_many_columns_are_joined_in_parts_with_the_same_result(
