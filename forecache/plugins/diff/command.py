@@ -66,10 +66,10 @@ def diff(
 ) -> None:
     """Show what differs of PIPELINEs between two environments: rows, distributions, ranks, metrics, answers.
 
-    Without names, all pipelines, feature views and recommenders. What consists of the same files on both sides is equal
-    and not read, as all that a trial has from its environment. Nothing is written but the page of --html.
+    Without names, all that has a nightly run. Tables of the same files on both sides are equal and not read, as those
+    that a trial has from its environment. Nothing is written but the page of --html.
     """
-    from forecache.plugins.diff.environment_diff import diff_environments, require_two_sides
+    from forecache.plugins.diff.environment_diff import diff_environments, require_names
     from forecache.plugins.diff.texts import render_markdown, show_text
 
     before, after = _sides(environments, has_two=len(nights) == 2 or len(versions) == 2)
@@ -80,7 +80,7 @@ def diff(
             before, after, names, nights=of_sides, versions=(versions[0], versions[1]) if versions else None, top=top,
             progress=progress.update,
         )  # fmt: skip
-    require_two_sides(found)
+    require_names(found)
     if page is not None:
         from forecache.plugins.diff.page import write_page
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from forecache.base.environments import LOCAL
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Realtime
@@ -79,7 +80,7 @@ class Side:
 
     @property
     def name(self) -> str:
-        return self.settings.env or "local"
+        return self.settings.env or LOCAL
 
 
 def reasons(table: ComparedTable, before: Side, after: Side) -> list[str]:

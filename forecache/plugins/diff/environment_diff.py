@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
 
+from forecache.base.environments import LOCAL
 from forecache.base.errors import NotFoundError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
@@ -148,7 +149,7 @@ def diff_environments(
             equal.append(name)
     titles = []
     for settings, place in ((before, 0), (after, 1)):
-        title = settings.env or "local"
+        title = settings.env or LOCAL
         title += f" {nights[place]}" if nights and nights[0] != nights[1] else ""
         title += f" version {versions[place]}" if versions else ""
         titles.append(title)
@@ -226,7 +227,7 @@ def _diff_table(
     return TableDiff(about, reasons(about, before, after), rows) if rows.differs else None
 
 
-def require_two_sides(found: EnvironmentDiff) -> None:
+def require_names(found: EnvironmentDiff) -> None:
     """NotFoundError if there was nothing to compare."""
     if not found.names and not found.equal:
         raise NotFoundError("There is nothing to compare: the project declares nothing with a nightly run.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from forecache.base.environments import LOCAL
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.cli.commands.get import open_answers
@@ -41,7 +42,7 @@ def compare_served(
         try:
             sides.append(_look_up(settings, name, keys))
         except ForecacheError as error:
-            where = settings.env or "local"
+            where = settings.env or LOCAL
             return {"sentence": f"Served answers were not compared: {where}: {error}", "keys": 0}
     (old, old_version), (new, new_version) = sides
     found = {"same": 0, "other": 0, "only_before": 0, "only_after": 0, "neither": 0}
