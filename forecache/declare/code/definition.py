@@ -23,7 +23,7 @@ _MOST_SHOWN = 4000
 
 @dataclass(frozen=True)
 class Definition:
-    """What a fingerprint was made of.
+    """The declared values and pieces of source that a fingerprint was made of.
 
     Attributes:
         values: By path, a short text for people and a hash of the canonical text.

@@ -29,7 +29,7 @@ class Estimator:
         return found[-1].rows if found else None
 
     def estimate(self, stage: str, subject: str, *, dates: int, rows: int | None) -> Estimate:
-        """What the stage takes for a number of dates together, with `rows` in all (None: as many as before)."""
+        """Estimate the stage for a number of dates together, with `rows` in all (None: as many as before)."""
         runs, num = self._find_runs(stage, subject), max(1, dates)
         if not runs:
             return self._guess(stage, rows or 0)

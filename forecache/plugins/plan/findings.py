@@ -62,15 +62,15 @@ class Findings:
             return needed if needed.stale is None else needed.stale
         return None
 
-    def add_stale(self, work: StaleWork, *, rows: int | None = None, condition: str = "") -> list[date]:
+    def add_stale(self, work: StaleWork, *, rows: int | None = None) -> list[date]:
         """Note what a stage has to do; returns its dates."""
         dates = sorted(day for day in work.inputs if isinstance(day, date))
         causes = self.causes.find(work, rebuild=self.rebuild and work.stage.name != CHECK)
-        self.add(work.stage.name, work.stage.subject, dates or None, *causes, condition=condition, rows=rows)
+        self.add(work.stage.name, work.stage.subject, dates or None, *causes, rows=rows)
         return dates
 
-    def assume(self, work: StaleWork, table: str) -> int:
-        """Let later stages find the records of some work; returns the version that its table would have."""
+    def assume(self, work: StaleWork, table: str) -> None:
+        """Let later stages find the records of some work, with the version that its table would have."""
         version = table_version(self.settings, table) + 1 if table_exists(self.settings, table) else 0
         stage = work.stage
         assume_records(
@@ -80,4 +80,3 @@ class Findings:
                 for day, text in work.inputs.items()
             ],
         )
-        return version

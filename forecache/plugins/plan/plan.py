@@ -11,7 +11,7 @@ from forecache.base.settings import Settings
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage is expected to take.
+    """The rows, time and memory that a stage is expected to take.
 
     Attributes:
         low_s: Least of the core-seconds that earlier runs took for as many dates; `high_s` the most.
@@ -30,13 +30,6 @@ class Estimate:
     @property
     def is_guess(self) -> bool:
         return self.num_runs == 0
-
-    @property
-    def basis(self) -> str:
-        if self.is_guess:
-            return f"a guess from {self.rows:,} rows: it has never run"
-        runs = f"{self.num_runs} earlier {'run' if self.num_runs == 1 else 'runs'}"
-        return f"{runs}, {self.low_s:.2g} to {self.high_s:.2g} core-s" if self.num_runs > 1 else runs
 
 
 @dataclass(frozen=True)
