@@ -1,5 +1,6 @@
 """Dates as people write them: one, or several with ranges."""
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta, timezone
 
 from forecache.base.errors import InputError
@@ -20,6 +21,17 @@ def parse_ranges(text: str) -> list[Nights]:
         else:
             ranges.append((first, last))
     return ranges
+
+
+def format_ranges(dates: Iterable[date]) -> str:
+    """The text of dates that `parse_ranges` takes, with commas and spaces between; "" for none."""
+    ranges: list[Nights] = []
+    for day in sorted(dates):
+        if ranges and day - ranges[-1][1] == timedelta(days=1):
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in ranges)
 
 
 def _parse_range(text: str) -> Nights:

@@ -4,7 +4,7 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from forecache.base.dates import parse_date, parse_ranges
+from forecache.base.dates import format_ranges, parse_date, parse_ranges
 from forecache.base.errors import InputError
 
 
@@ -24,6 +24,22 @@ def day(number: int) -> date:
 )
 def test_ranges_are_ascending_and_have_no_date_twice(text: str, expected: list[tuple[date, date]]) -> None:
     assert parse_ranges(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([], ""),
+        ([3], "2026-01-03"),
+        ([8, 4, 5, 6], "2026-01-04..2026-01-06, 2026-01-08"),
+        ([1, 3], "2026-01-01, 2026-01-03"),
+    ],
+)
+def test_dates_are_shown_as_they_are_given(numbers: list[int], text: str) -> None:
+    assert format_ranges(map(day, numbers)) == text
+    if numbers:
+        given = parse_ranges(text)
+        assert sorted(map(day, numbers)) == [day(n) for a, b in given for n in range(a.day, b.day + 1)]
 
 
 def test_yesterday_is_that_of_utc() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.dates import format_ranges
 from forecache.cli.base import DateParam, DatesParam, Ranges, command, resolve_ranges, settings
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.output import size as format_size
@@ -96,13 +97,11 @@ def _show(plan: "Plan") -> None:
 
 
 def _cells(each: "PlannedStage") -> tuple[str, ...]:
-    from forecache.plugins.plan.plan import format_dates
-
     made, sign = each.estimate, "~" if each.estimate.is_guess else ""
     why = "; ".join([*([each.condition] if each.condition else []), *each.causes])
     memory = format_size(made.peak_bytes) if made.peak_bytes else "-"
     figures = (f"{made.rows:,}", f"{sign}{made.core_s:.2f}", f"{sign}{made.seconds:.1f}", memory)
-    return (each.stage, each.subject, format_dates(each.dates) or "-", *figures, why)
+    return (each.stage, each.subject, format_ranges(each.dates) or "-", *figures, why)
 
 
 def _closing_lines(plan: "Plan") -> Iterator[str]:

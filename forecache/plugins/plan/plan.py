@@ -1,6 +1,6 @@
 """A plan: the stages that a run would carry out, why, and what they would take."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -119,14 +119,3 @@ class Plan:
 def price_of(settings: Settings, core_s: float) -> dict[str, float]:
     """`price_on_demand` and `price_spot` of core-seconds; {} if a core-hour has no price."""
     return {name: value for name, value in core_cost(settings, core_s).items() if name != "core_s"}
-
-
-def format_dates(dates: Iterable[date]) -> str:
-    """A text of dates: each range by its first and last."""
-    ranges: list[list[date]] = []
-    for day in sorted(dates):
-        if ranges and day - ranges[-1][-1] == timedelta(days=1):
-            ranges[-1].append(day)
-        else:
-            ranges.append([day])
-    return ", ".join(str(some[0]) if len(some) == 1 else f"{some[0]}..{some[-1]}" for some in ranges)
