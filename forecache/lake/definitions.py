@@ -20,25 +20,26 @@ _kept: set[tuple[str, str]] = set()
 """Lakes and fingerprints of which this process knows that they are there."""
 
 
-def keep_definitions(settings: Settings, inputs: Iterable[str]) -> None:
+def keep_fingerprint_definitions(settings: Settings, inputs: Iterable[str]) -> None:
     """Write the definitions of the fingerprints in texts of inputs that the lake does not have yet."""
     for fingerprint in {found for text in inputs for found in _FINGERPRINT.findall(text)}:
         if (settings.lake_uri, fingerprint) in _kept:
             continue
         try:
             definition = find_definition(fingerprint)
-            if definition is not None:
-                state = open_state(settings)
-                if state.size(_file_name(fingerprint)) is None:
-                    content = json.dumps(definition.to_json(), separators=(",", ":"))
-                    state.write(_file_name(fingerprint), content.encode())
+            if definition is None:
+                continue
+            state = open_state(settings)
+            if state.size(_file_name(fingerprint)) is None:
+                content = json.dumps(definition.to_json(), separators=(",", ":"))
+                state.write(_file_name(fingerprint), content.encode())
         except (ForecacheError, OSError) as error:  # the result is recorded, and a failure would say that it is not
-            logger.warning("What the fingerprint %s was made of is not kept: %s", fingerprint, error)
+            logger.warning("The definition of the fingerprint %s is not kept: %s", fingerprint, error)
             return
         _kept.add((settings.lake_uri, fingerprint))
 
 
-def read_definition(settings: Settings, fingerprint: str) -> Definition | None:
+def read_fingerprint_definition(settings: Settings, fingerprint: str) -> Definition | None:
     """The definition of a fingerprint, kept in the lake or made by this process; None if it is not known."""
     found = open_state(settings).read(_file_name(fingerprint))
     return find_definition(fingerprint) if found is None else Definition.from_json(json.loads(found[0]))

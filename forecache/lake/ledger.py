@@ -16,7 +16,7 @@ from typing import Any
 from forecache.base.code_version import code_version
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, is_looking, look_once
-from forecache.lake.definitions import keep_definitions
+from forecache.lake.definitions import keep_fingerprint_definitions
 
 LEDGER_TABLE = "stage_ledger"
 
@@ -90,7 +90,7 @@ def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     append_to_small_table(
         settings, LEDGER_TABLE, schema, lambda newest: [{**row, "commit_version": newest + 1} for row in rows]
     )
-    keep_definitions(settings, (row.inputs for row in records))
+    keep_fingerprint_definitions(settings, (row.inputs for row in records))
 
 
 def last_records(

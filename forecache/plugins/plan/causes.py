@@ -9,7 +9,7 @@ from typing import Any
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime
 from forecache.declare.code.definition import ORDER, Definition
-from forecache.lake.definitions import read_definition
+from forecache.lake.definitions import read_fingerprint_definition
 from forecache.lake.ledger import last_record
 from forecache.lake.stage_runner import StaleWork
 from forecache.lake.training_set import STAGE as TRAINING_SET
@@ -93,7 +93,8 @@ class CauseFinder:
 
     def compare_fingerprints(self, before: str, now: str) -> list[str]:
         """The differences of what two fingerprints were made of."""
-        old, new = read_definition(self._before, before), read_definition(self._settings, now)
+        old = read_fingerprint_definition(self._before, before)
+        new = read_fingerprint_definition(self._settings, now)
         if old is None or new is None:
             return ["its code or declaration changed; the lake does not have what it was before"]
         found = compare_definitions(old, new) or ["its code or declaration changed"]
