@@ -23,10 +23,8 @@ class Estimator:
         for row in records_of_subjects(settings, subjects):
             self._records[row.stage, row.subject].append(row)
 
-    def expected_rows(self, stage: str, subject: str) -> int | None:
-        """Rows of a date, or of a run without dates, at the last time; None if the stage has never run."""
-        found = self._records.get((stage, subject))
-        return found[-1].rows if found else None
+    def has_run(self, stage: str, subject: str) -> bool:
+        return (stage, subject) in self._records
 
     def estimate(self, stage: str, subject: str, *, dates: int, rows: int | None) -> Estimate:
         """Estimate the stage for a number of dates together, with `rows` in all (None: as many as before)."""

@@ -27,7 +27,7 @@ def plan_run(settings: Settings, *requests: RunRequest) -> Plan:
         estimator = Estimator(settings, sorted({each.subject for each in walk.found}))
     stages = []
     for each in walk.found:
-        has_run = estimator.expected_rows(each.stage, each.subject) is not None
+        has_run = estimator.has_run(each.stage, each.subject)
         rows = None if has_run and each.stage != INGEST else each.rows
         estimate = estimator.estimate(each.stage, each.subject, dates=len(each.dates), rows=rows)
         stages.append(PlannedStage(each.stage, each.subject, each.dates, each.causes, each.condition, estimate))
