@@ -328,6 +328,18 @@ def test_equal_files_are_not_read_and_shared_ones_not_joined(tmp_path: Path) -> 
     assert score.after.mean == pytest.approx((45 + 5) / 11)
 
 
+def test_unknown_values_of_shared_files_have_no_distance(tmp_path: Path) -> None:
+    before, after = (load_settings("", home=tmp_path / side) for side in "ab")
+    unknown = (None, float("nan"))
+    write(before, [{"shop": "x", "customer": n, "score": unknown[n % 2]} for n in range(9)] + [
+        {"shop": "x", "customer": 9, "score": 2.0}])  # fmt: skip
+    link(before, after)
+    write(before, [{"shop": "x", "customer": 10, "score": 1.0}])
+    write(after, [{"shop": "x", "customer": 10, "score": 2.0}])
+    score = compare((before, after)).columns[0]
+    assert (score.changed, score.mean_change, score.mean_absolute_change) == (1, 0.5, 0.5)
+
+
 def link(before: Settings, after: Settings) -> None:
     """Fork a table: the log is copied, and data files are links."""
     source, target = (Path(settings.lake_uri) / "t" for settings in (before, after))

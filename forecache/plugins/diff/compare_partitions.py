@@ -232,7 +232,7 @@ class _PartitionComparison:
         )  # fmt: skip
         if found is None:
             return made
-        pairs = found.pairs + (self.shared_rows if found.pairs else 0)
+        pairs = found.pairs + (self._count_shared_values(name) if found.pairs and self.shared_rows else 0)
         return replace(
             made,
             psi=population_stability(judged[0].get(name, ()), judged[1].get(name, ())),
@@ -249,7 +249,17 @@ class _PartitionComparison:
     @cached_property
     def shared_rows(self) -> int:
         """Rows of the files that both sides share, which were not joined."""
-        return int(self._one("SELECT (SELECT count(*) FROM before_all) - (SELECT count(*) FROM before_own)")[0])
+        return self._count_shared("true")
+
+    def _count_shared_values(self, name: str) -> int:
+        """Known values of a column in these rows."""
+        column = quote_name(name)
+        is_number = f" AND NOT isnan({column}::DOUBLE)" if self.kinds[name] == "number" else ""
+        return self._count_shared(f"{column} IS NOT NULL{is_number}")
+
+    def _count_shared(self, condition: str) -> int:
+        counts = [f"(SELECT count(*) FROM before_{which} WHERE {condition})" for which in ("all", "own")]
+        return int(self._one(f"SELECT {counts[0]} - {counts[1]}")[0])
 
     def _compare_sampled(self, name: str) -> dict[str, Any]:
         """Ranks, overlap and transitions of a column over the keys that both samples have."""
