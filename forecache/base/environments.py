@@ -27,6 +27,7 @@ _SECRET_FILE = "file:"  # and not the URI of a file, which begins with file://
 _FOLDERS = {
     *("home", "landing", "lake", "store", "store_remote", "trials", "mlflow_artifacts"),
     *("training_checkpoints", "stream_checkpoints", "openlineage_file", "reader_tokens", "request_log_spool"),
+    *("spark_jars", "java_home"),
 }
 _OF_CHOICE = {"env", "service", "environments"}
 """Settings by which an environment is chosen, and which it therefore cannot have."""
