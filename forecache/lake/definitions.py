@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
@@ -42,7 +43,10 @@ def keep_fingerprint_definitions(settings: Settings, inputs: Iterable[str]) -> N
 def read_fingerprint_definition(settings: Settings, fingerprint: str) -> Definition | None:
     """The definition of a fingerprint, kept in the lake or made by this process; None if it is not known."""
     found = open_state(settings).read(_file_name(fingerprint))
-    return find_definition(fingerprint) if found is None else Definition.from_json(json.loads(found[0]))
+    if found is not None:
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # damaged, or of another version of Forecache
+            return Definition.from_json(json.loads(found[0]))
+    return find_definition(fingerprint)
 
 
 def _file_name(fingerprint: str) -> str:
