@@ -57,7 +57,7 @@ def test_models_of_another_project_answer_from_its_landing_files(settings: Setti
         assert answer.stores["carrier"]["as_of"] == str(DEPARTURES.end)
         assert client.ask("late", {**departure, "distance": 1000.0}).value == answer.value
         assert client.ask("late", {**departure, "scheduled_at": "2013-01-22T05:15:00-05:00"}).value == answer.value
-        with pytest.raises(InputError, match="'scheduled_at' is 'soon'. It is a moment such as"):
+        with pytest.raises(InputError, match="'scheduled_at' is 'soon'. It must be a moment such as"):
             client.ask("late", {**departure, "scheduled_at": "soon"})
 
         ranked = client.ask("choice", {"candidates": [{"carrier": "ZZ"}, {"carrier": "EV"}, {"carrier": "HA"}]})

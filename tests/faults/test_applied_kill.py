@@ -47,13 +47,13 @@ def run(settings: Settings, kind: str, when: str) -> int | None:
 
 
 def contents(settings: Settings, kind: str) -> Any:
-    """What is in the ledger and in the table, without times and the places of the two homes."""
+    """What is in the ledger and in the table, without times, costs and the places of the two homes."""
     rows = [
         (
             row.stage,
             row.rows,
             re.sub(r"made=\S+ ", "", row.inputs),
-            {name: value for name, value in row.details.items() if name != "uri"},
+            {name: value for name, value in row.details.items() if name not in ("uri", "cost")},
         )
         for stage in ("model", "judge")
         for row in all_records(settings, stage, "demo")

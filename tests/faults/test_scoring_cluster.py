@@ -275,7 +275,7 @@ from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000
 print("ready", flush=True)
-result = score(settings, make_pipeline(), [NIGHT], run_id="cluster")
+result = score(settings, make_pipeline(), [NIGHT], engine="spark", run_id="cluster")
 print("scored", result.details["scored_rows"], flush=True)
 """
 

@@ -25,18 +25,20 @@ def pipeline_of(kind: str) -> Pipeline:
 def score_night(home: str, kind: str, when: str) -> None:
     """Score, and die `before` or `after` the record of the model's number or verdict is written, or `never`."""
     from forecache.base.settings import load_settings
+    from forecache.lake.stage_runner import Stage
     from forecache.models.registry.applied import pipeline_models, resolve
     from forecache.scoring.run import score
 
-    module: Any = {"function": resolve, "registered": pipeline_models}[kind]
-    record = module.append_records
+    stage_name = {"function": resolve.STAGE, "registered": pipeline_models.STAGE}[kind]
+    record = Stage.record
 
-    def killed(*given: Any) -> None:
-        if when == "after":
-            record(*given)
-        if when != "never":
+    def killed(stage: Stage, *given: Any) -> Any:
+        is_killed = stage.name == stage_name and when != "never"
+        if not is_killed or when == "after":
+            recorded = record(stage, *given)
+        if is_killed:
             os.kill(os.getpid(), signal.SIGKILL)
-        record(*given)
+        return recorded
 
-    module.append_records = killed
+    Stage.record = killed  # type: ignore[method-assign]
     score(load_settings(home=home), pipeline_of(kind), [NIGHT], engine="arrow")

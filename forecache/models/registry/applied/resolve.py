@@ -123,13 +123,13 @@ def make_numbered_version(
     return ModelVersion(pipeline.name, number, run_id, uri, (), "none", created_at or datetime.now(timezone.utc))
 
 
-_STAGE = "model"
+STAGE = "model"
 
 
 def recorded_models(settings: Settings, subject: str) -> dict[int, StageRecord]:
     """The recorded models of a pipeline by number, from 1; `inputs` of a row identifies the model."""
     first: dict[str, StageRecord] = {}
-    for row in all_records(settings, _STAGE, subject):
+    for row in all_records(settings, STAGE, subject):
         first.setdefault(row.inputs, row)
     return dict(enumerate(first.values(), start=1))
 
@@ -144,7 +144,7 @@ def number_model(settings: Settings, subject: str, identity: str, details: Mappi
         for number, row in recorded_models(settings, subject).items():
             if row.inputs == identity:
                 return number
-        stage, known = Stage(settings, _STAGE, subject, run_id), all_records(settings, _STAGE, subject)
+        stage, known = Stage(settings, STAGE, subject, run_id), all_records(settings, STAGE, subject)
         stale = StaleWork(stage, {None: identity}, {None: known[-1] if known else None})
         begin_work(f"recording the model {identity}", stale=stale)
         stage.record({None: StageOutcome(0, details)}, {None: identity}, time.perf_counter() - stage.started)
