@@ -37,7 +37,8 @@ class PlannedProject:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "planned_project"
         shutil.copytree(SAMPLE, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
-        self.settings = load_settings(home=folder / "home", project="planned_project", engine="arrow", scoring_worker_memory_mb=8192)
+        more = {"project": "planned_project", "engine": "arrow", "scoring_worker_memory_mb": 8192}
+        self.settings = load_settings(home=folder / "home", **more)
         rng = random.Random(1)
         for day in DAYS[:17]:
             self.land(day, [(customer, rng.randint(1, 400) / 4) for customer in range(200) if rng.random() < 0.8])
