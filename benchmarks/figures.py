@@ -104,10 +104,14 @@ def readme_figures(found: Documents) -> str:
         cells = row.cells(spread=False)[1:] if row is not None else ["not measured", "", ""]
         lines.append([figure.what, *cells, command])
         if section is not None:
-            used[f"{figure.benchmark} {figure.section}"] = section
+            used[_title(figure.benchmark, figure.section)] = section
     text = markdown([*HEADS, "Command"], lines)
     said = [*one_commit(used), *(line for name, section in used.items() for line in machine.warnings(name, section))]
     return "\n\n".join([text, *([" ".join(dict.fromkeys(said))] if said else [])])
+
+
+def _title(benchmark: str, section: str) -> str:
+    return benchmark if section == benchmark else f"{benchmark} {section}"
 
 
 def _pick(figure: Figure, section: dict[str, Any]) -> Row | None:
@@ -138,7 +142,7 @@ def one_commit(sections: dict[str, Any]) -> list[str]:
 def of_the_hour(found: Documents) -> dict[str, dict[str, Any]]:
     """The sections that `make bench` measures, by their benchmark and name."""
     return {
-        f"{name} {section}": found[name][section]
+        _title(name, section): found[name][section]
         for name, sections in hour.SECTIONS.items()
         for section in sections
         if section in found[name]

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.base.errors import ForecacheError
+from forecache.base.ranking import sizes_of
 from forecache.base.settings import Settings
 from forecache.base.table_names import AS_OF
-from forecache.declare import Pipeline, Trainable
+from forecache.declare import Trainable
 from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.model_versions import ModelVersion, find_champion, judged_folder, list_models
@@ -46,8 +47,6 @@ def compare_models(before: Settings, after: Settings, pipeline: Trainable) -> Mo
     made = ModelDiff(_describe(old), _describe(new), True, failed_gate=_failed_gate(before, after, pipeline))
     if old is None or new is None or (old.run_id, old.weights) == (new.run_id, new.weights):
         return replace(made, differ=(old is None) != (new is None))
-    if not isinstance(pipeline, Pipeline):
-        return replace(made, missing="those of real-time models are measured by their gate alone")
     try:
         metrics, rows = _measure_both(before, after, pipeline, old, new)
     except ForecacheError as error:
@@ -78,57 +77,65 @@ def _failed_gate(before: Settings, after: Settings, pipeline: Trainable) -> str:
 
 
 def _measure_both(
-    before: Settings, after: Settings, pipeline: Pipeline, old: ModelVersion, new: ModelVersion
+    before: Settings, after: Settings, pipeline: Trainable, old: ModelVersion, new: ModelVersion
 ) -> tuple[dict[str, tuple[float, float]], int]:
     """The metrics of both models on the rows that their test splits have in common, and the number of these.
 
-    Each model gets the features of its own training table; the labels are those of the newer one.
+    Each model gets the features of its own training table; the labels are those of the newer one. Of a real-time model
+    only the requests count of which both have the same rows.
     """
     sides = [_TestSplit.read(settings, pipeline, version) for settings, version in ((before, old), (after, new))]
-    common = np.intersect1d(sides[0].keys, sides[1].keys)
-    if not len(common):
+    others = [~np.isin(sides[0].keys, sides[1].keys), ~np.isin(sides[1].keys, sides[0].keys)]
+    parts = np.concatenate([side.units[rows] for side, rows in zip(sides, others, strict=True)])
+    chosen = [side.select(~np.isin(side.units, parts)) for side in sides]
+    examples = chosen[1].examples
+    if not len(examples.label):
         return {}, 0
-    chosen = [side.select(common) for side in sides]
-    label, weight = chosen[1].examples.label, chosen[1].examples.weight
-    judge = judge_of(pipeline)
-    measured = [judge.measure(label, side.scores(chosen[1].examples.classes), weight) for side in chosen]
-    return {name: (measured[0][name], value) for name, value in measured[1].items()}, len(common)
+    judge = judge_of(pipeline, examples.sizes)
+    measured = [judge.measure(examples.label, side.scores(examples.classes), examples.weight) for side in chosen]
+    return {name: (measured[0][name], value) for name, value in measured[1].items()}, len(examples.label)
 
 
 @dataclass(frozen=True)
 class _TestSplit:
-    """The test split of a model's training table, in the order of its keys, and the model."""
+    """The test split of a model's training table, and the model."""
 
     keys: NDArray[Any]  # texts of key and as-of date [n]
+    units: NDArray[Any]  # texts of the request of each row [n]; without requests the keys
     examples: SplitExamples
     model: Any
 
     @classmethod
-    def read(cls, settings: Settings, pipeline: Pipeline, version: ModelVersion) -> "_TestSplit":
+    def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "_TestSplit":
         table, delta_version = version.training_table
         model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
         examples = read_examples(
             settings, pipeline, table=table, version=delta_version, split="test",
             features=model.input_names(version.features), encoding=model.encoding,
         )  # fmt: skip
-        return cls(_split_keys(settings, pipeline, table, delta_version), examples, model)
+        keys, units = _read_names(settings, pipeline, table, delta_version)
+        return cls(keys, units, examples, model)
 
-    def select(self, keys: NDArray[Any]) -> "_TestSplit":
-        """The rows of these keys, in their order."""
-        mask = np.isin(self.keys, keys)
+    def select(self, mask: NDArray[np.bool_]) -> "_TestSplit":
+        """The rows of a mask, which has all rows of a request or none, in the order of their keys."""
         chosen, order = self.examples.select(mask), np.argsort(self.keys[mask], kind="stable")
-        ordered = SplitExamples(
-            chosen.features[order], chosen.label[order], tuple(chosen.as_of[place] for place in order), chosen.encoding,
-            None if chosen.weight is None else chosen.weight[order], chosen.classes, chosen.constants,
-        )  # fmt: skip
-        return _TestSplit(self.keys[mask][order], ordered, self.model)
+        keys, units = self.keys[mask][order], self.units[mask][order]
+        ordered = replace(
+            chosen,
+            features=chosen.features[order],
+            label=chosen.label[order],
+            as_of=tuple(chosen.as_of[place] for place in order),
+            weight=None if chosen.weight is None else chosen.weight[order],
+            sizes=None if chosen.sizes is None else sizes_of(units),
+        )
+        return _TestSplit(keys, units, ordered, self.model)
 
     def scores(self, classes: tuple[str, ...]) -> Any:
-        return score_features(self.model, self.examples.features, classes)
+        return score_features(self.model, self.examples.features, classes, self.examples.sizes)
 
 
-def _split_keys(settings: Settings, pipeline: Pipeline, table: str, version: int) -> NDArray[Any]:
-    """Key and as-of date of each row of a test split as one text, in the order of `read_examples`."""
+def _read_names(settings: Settings, pipeline: Trainable, table: str, version: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Key and as-of date of each row of a test split as one text, and its request, in the order of `read_examples`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -140,6 +147,6 @@ def _split_keys(settings: Settings, pipeline: Pipeline, table: str, version: int
         columns, filter=pc.field("split") == "test"
     )
     rows = rows.sort_by([(name, "ascending") for name in columns])
-    texts = [rows.column(name).cast(pa.string()) for name in columns]
-    joined: NDArray[Any] = pc.binary_join_element_wise(*texts, "\x1f").to_numpy().astype(str)
-    return joined
+    texts = {name: rows.column(name).cast(pa.string()) for name in columns}
+    keys: NDArray[Any] = pc.binary_join_element_wise(*texts.values(), "\x1f").to_numpy().astype(str)
+    return keys, texts[pipeline.group_column].to_numpy().astype(str) if pipeline.group_column else keys
