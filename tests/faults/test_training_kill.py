@@ -1,5 +1,6 @@
 """A training that is killed again and again ends with the weights and the samples of one that was left alone."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -122,6 +123,46 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(alone: Al
     assert again["sample_digests"] == alone.result["sample_digests"]
     [warning] = [event["message"] for event in seen if event["event"] == "warning"]
     assert warning == f"checkpoint {newest.name} is skipped: its content does not match its checksum"
+
+
+def test_killed_while_it_trains_again_on_all_splits_it_goes_on_there(alone: Alone, tmp_path: Path) -> None:
+    training = replace(alone.spec.training, refit=True)
+    whole, killed = (
+        replace(alone.spec, run_dir=str(tmp_path / name), training=training, export=True)
+        for name in ("whole", "killed")
+    )
+    seen: list[dict[str, Any]] = []
+    with warm_agents("forecache.models.training.process"):
+        expected = run_torchrun(alone.settings, whole, on_event=seen.append)
+        assert steps_after_refit(seen) != []
+        process = launch(alone.settings, killed)
+        deadline = time.monotonic() + 120
+        while not steps_after_refit(read_events(killed)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        saved = steps_after_refit(read_events(killed))[-1]
+        for victim in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        process.wait(60)
+        ended = (killed.folder / RESULT_FILE).exists()  # this process may have to wait for longer than the rest takes
+        resumed: list[dict[str, Any]] = []
+        result = run_torchrun(alone.settings, killed, on_event=resumed.append)
+    assert result["weights_digest"] == expected["weights_digest"]
+    assert (result["refit"], result["sample_digests"]) == (expected["refit"], expected["sample_digests"])
+    assert result["validation_loss"] == expected["validation_loss"]
+    if not ended:
+        [start] = [event for event in resumed if event["event"] == "start"]
+        assert start["step"] >= saved - alone.spec.checkpoint_steps >= EPOCHS * STEPS_PER_EPOCH
+        assert not [event for event in resumed if event["event"] == "epoch"]  # the first training is not done again
+
+
+def steps_after_refit(events: list[dict[str, Any]]) -> list[int]:
+    """The steps of the checkpoints of the training on all splits."""
+    names = [event["event"] for event in events]
+    if "refit" not in names:
+        return []
+    return [event["step"] for event in events[names.index("refit") :] if event["event"] == "checkpoint"]
 
 
 def test_a_killed_launcher_leaves_no_trainer_behind_and_can_be_started_again(alone: Alone, tmp_path: Path) -> None:

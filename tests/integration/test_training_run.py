@@ -7,19 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
+from deltalake import write_deltalake
 from registry_sample import NIGHT
 from sample_project.pipelines.visits import basket, returns
-from training_sample import write_training_set
+from training_sample import sample_rows, write_training_set
 
 from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training, load_pipeline
 from forecache.lake.ledger import last_record
-from forecache.models.registry.gate.examples import read_examples
+from forecache.models.registry import model_versions as models
+from forecache.models.registry.gate.examples import open_model, read_examples, score_features
 from forecache.models.registry.gate.score_metrics import log_loss
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.training.launch import train, training_inputs
 from forecache.models.training.process import LOG_FILE
@@ -142,6 +147,42 @@ def test_it_ends_where_validation_has_not_improved_for_the_patience_and_keeps_th
     session = onnxruntime.InferenceSession(Path(result.details["run_dir"]) / "model.onnx")
     predicted = session.run(None, {"features": examples.features})[0].reshape(-1)
     assert log_loss(examples.label, predicted) == pytest.approx(losses[best], abs=1e-4)
+
+
+def test_a_network_is_trained_again_on_all_splits_for_the_epochs_that_validation_chose(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path / "again")
+    write_training_set(settings, returns, files=1)
+    again = replace(returns, training=replace(returns.training, refit=True))
+    result = train(settings, again, NIGHT)
+    folder, details = Path(result.details["run_dir"]), result.details
+    assert details["rows"] == {"train": 3000, "validation": 1500}
+    assert details["refit"] == {"rows": 6000, "rounds": details["best_epoch"] + 1}
+
+    # A training from nothing on a set whose rows are all of the training split, and validated by some of them.
+    alone = settings_in(tmp_path / "alone")
+    rows = sample_rows(returns, 1500)
+    for split, part in (("train", rows), ("validation", rows.slice(0, 500))):
+        part = part.set_column(part.column_names.index("split"), "split", pa.array([split] * len(part)))
+        write_deltalake(alone.table_uri(returns.training_table), part, mode="append")
+    epochs = details["refit"]["rounds"]
+    expected = train(alone, replace(returns, training=replace(returns.training, epochs=epochs)), NIGHT)
+    assert expected.details["best_epoch"] == epochs - 1  # so that its best weights are its last
+    assert details["weights_digest"] == expected.details["weights_digest"]
+
+    examples = read_examples(settings, returns, table="training_set_returns", version=0, split="test")
+    judged, served = (onnxruntime.InferenceSession(folder / name) for name in ("model.onnx", "refit/model.onnx"))
+    whole = onnxruntime.InferenceSession(Path(expected.details["run_dir"]) / "model.onnx")
+    predicted = [each.run(None, {"features": examples.features})[0] for each in (judged, served, whole)]
+    assert np.array_equal(predicted[1], predicted[2])
+    assert not np.array_equal(predicted[0], predicted[1])
+
+    version = register_trained_model(settings, again, result).details["model_version"]
+    verdict = run_gate(settings, again, version, actor="test")
+    assert verdict.passed
+    assert verdict.metrics["log_loss"] == pytest.approx(log_loss(examples.label, predicted[0].reshape(-1)), abs=1e-6)
+    champion = models.champion(settings, again)
+    scored = open_model(models.verified_folder(settings, champion), again.main_output.spec)
+    assert np.array_equal(score_features(scored, examples.features), predicted[1].reshape(-1).astype(np.float64))
 
 
 def test_without_a_training_set_the_error_names_the_table(tmp_path: Path) -> None:

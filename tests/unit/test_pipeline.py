@@ -188,9 +188,12 @@ def test_a_gate_compares_with_its_baseline_by_metrics_that_the_baseline_has(chur
             dataclasses.replace(churn, gate=gate)
 
 
-def test_a_network_is_not_fitted_again(churn) -> None:
-    with pytest.raises(SettingsError, match=r"Pipeline 'churn' declares Training\(refit=True\), .* torch network"):
-        dataclasses.replace(churn, training=dataclasses.replace(churn.training, refit=True))
+def test_a_network_that_a_function_trains_is_not_trained_again(churn) -> None:
+    again = dataclasses.replace(churn, training=dataclasses.replace(churn.training, refit=True))
+    with pytest.raises(
+        SettingsError, match=r"Pipeline 'churn' declares Training\(refit=True\), .* function of its own"
+    ):
+        dataclasses.replace(again, model=dataclasses.replace(churn.model, fit=print))
 
 
 def test_wrong_baseline_and_published_field_are_refused(churn) -> None:

@@ -226,10 +226,11 @@ def check_training_outputs(owner: str, declared: Trainable) -> None:
                 f"{owner} has the output {output.name!r} of {type(output).__name__}, which no network is trained for.",
                 remedy="Beside the first output, a network returns numbers and vectors: Output and Vector.",
             )
-    if declared.training.refit and isinstance(declared.model, TorchModel):
+    if declared.training.refit and isinstance(declared.model, TorchModel) and declared.model.fit is not None:
         raise SettingsError(
-            f"{owner} declares Training(refit=True), and its model is a torch network, which is not fitted again.",
-            remedy="Leave it out, or train an estimator: EstimatorModel.",
+            f"{owner} declares Training(refit=True), and its network is trained by a function of its own, which is not "
+            "called again.",
+            remedy="Leave it out, or leave out `fit`.",
         )
     if kind != "regression" and isinstance(declared.model, TorchModel):
         rule = f"log1p is for a regression; a {kind} label takes 'identity'."

@@ -119,7 +119,7 @@ class Training:
         deterministic: Use only algorithms that repeat to the bit; False: a GPU may train faster.
         patience: Number of epochs without a better validation loss after which training ends; the best weights are
             kept.
-        refit: Fit an estimator again on the rows of all splits, with the number of rounds that the validation split
+        refit: Train again on the rows of all splits, for the number of rounds or epochs that the validation split
             chose, and serve that model if the gate passes. The gate judges the one that has never seen the test split.
     """
 

@@ -335,8 +335,10 @@ def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, eval
     for draw_evaluation in find_hooks("draw_evaluation"):
         for name, svg in draw_evaluation(evaluation, standalone=True).items():
             client.log_text(run, svg, f"plots/{name}.svg")
-    if (folder / TORCH_FILE).is_file():
-        client.log_artifact(run, str(folder / TORCH_FILE), "torch")
+    for place in (folder / REFIT, folder):
+        if (place / TORCH_FILE).is_file():
+            client.log_artifact(run, str(place / TORCH_FILE), "torch")
+            break
     for name in (SPEC_FILE, RESULT_FILE, METRICS_FILE):
         client.log_artifact(run, str(folder / name), "training")
 

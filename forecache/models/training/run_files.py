@@ -40,7 +40,7 @@ from forecache.models.training.spec import (
 TRAINED_FILE = "trained.json"
 NODES_FILE = "nodes.json"
 """The run of a pipeline that further nodes may join, and its state, in the pipeline's folder."""
-_REFITTED = tuple(f"{REFIT}/{name}" for name in MODEL_FILES.values())
+_REFITTED = tuple(f"{REFIT}/{name}" for name in (*MODEL_FILES.values(), TORCH_FILE))
 RESULT_FILES = (*MODEL_FILES.values(), *_REFITTED, TORCH_FILE, METRICS_FILE, RUN_FILE, SPEC_FILE, RESULT_FILE)
 _KEPT_FOLDERS = ("trained", ".leases")
 _SHARE_EVERY_S = 10.0

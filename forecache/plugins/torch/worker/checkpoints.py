@@ -261,9 +261,9 @@ class Checkpoints:
     def _prune(self, newest: str) -> None:
         """Delete all checkpoints but the newest committed ones, those that a killed worker left unfinished included."""
         names = self.files.names()
-        committed = sorted(name.split("/")[0] for name in names if name.endswith(f"/{MARKER}"))
-        kept = {newest, *committed[-self.keep :]}
         folders = {name: name.split("/")[0] for name in names if name.startswith("step-")}
+        committed = sorted(folder for name, folder in folders.items() if name.endswith(f"/{MARKER}"))
+        kept = {newest, *committed[-self.keep :]}
         self._delete([name for name, folder in folders.items() if folder not in kept and self._may_delete(folder)])
 
     def _may_delete(self, folder: str) -> bool:

@@ -117,9 +117,12 @@ _MIN_IMPROVEMENT = 1e-6
 
 
 class TrainingLoop:
-    """Trains the declared network in a session; every rank builds it on the CPU from the same seed."""
+    """Trains the declared network in a session; every rank builds it on the CPU from the same seed.
 
-    def __init__(self, session: TrainingSession, network: nn.Module) -> None:
+    With `num_epochs` it trains so long, without the validation split, and keeps the last weights.
+    """
+
+    def __init__(self, session: TrainingSession, network: nn.Module, *, num_epochs: int | None = None) -> None:
         self.session, self.training, self.group = session, session.training, session.group
         self.placement = choose_placement(network, self.group, self.training.parallel)
         precision = Precision(self.training.precision, self.group.device)
@@ -137,12 +140,15 @@ class TrainingLoop:
         )
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
         self.best_loss, self.best_epoch = float("inf"), -1
-        self.best = self.model.weights()
+        self.num_epochs = num_epochs
+        self.best = {} if num_epochs else self.model.weights()
         self._unreported_loss, self._unreported_rows = torch.zeros_like(self.loss_sum), 0
         self._reported_at = time.monotonic()
 
     @property
     def is_finished(self) -> bool:
+        if self.num_epochs is not None:
+            return self.session.epoch >= self.num_epochs
         waited = len(self.session.history) - 1 - self.best_epoch
         return self.session.epoch >= self.training.epochs or (self.best_epoch >= 0 and waited >= self.training.patience)
 
@@ -175,12 +181,13 @@ class TrainingLoop:
         """Train to the last epoch or until validation stops improving; Interrupted if asked to stop: a checkpoint has
         the position.
 
-        Returns the best weights: whole, by name, on the CPU of rank 0; empty elsewhere.
+        Returns the best weights, or the last ones: whole, by name, on the CPU of rank 0; empty elsewhere.
         """
         while not self.is_finished:
             self.train_epoch()
             self._end_epoch()
-        self.model.load(self.best)
+        if self.num_epochs is None:
+            self.model.load(self.best)
         return gather_weights(self.model.network)
 
     def result_entries(self) -> dict[str, Any]:
@@ -205,8 +212,13 @@ class TrainingLoop:
 
     def _end_epoch(self) -> None:
         session = self.session
-        if session.epoch + 1 < self.training.epochs:
+        if session.epoch + 1 < (self.num_epochs or self.training.epochs):
             session.reader.read_ahead(session.epoch + 1)
+        if self.num_epochs is not None:
+            self.loss_sum.zero_()
+            session.end_epoch()
+            session.save(self.state)
+            return
         validation_loss = session.validation_loss(self.model.network, self.state)
         if validation_loss < self.best_loss - _MIN_IMPROVEMENT:
             self.best_loss, self.best_epoch = validation_loss, session.epoch

@@ -44,8 +44,8 @@ class Chunk:
 
 
 class TableSplit:
-    """Reads and decodes the rows of one split of a training table at a Delta version; InputError without a row or a
-    column.
+    """Reads and decodes the rows of one or several splits of a training table at a Delta version; InputError without a
+    row or a column.
 
     Classes of a label are numbered in their order. If all rows fit in `cache_bytes`, each row group is decoded once and
     kept.
@@ -54,8 +54,7 @@ class TableSplit:
     def __init__(
         self,
         table: DeltaTable,
-        name: str,
-        *,
+        *splits: str,
         features: tuple[str, ...],
         label: str,
         classes: tuple[str, ...] = (),
@@ -63,16 +62,17 @@ class TableSplit:
         cache_bytes: int = 0,
         encoding: MatrixEncoding | None = None,
     ) -> None:
-        self.name, self.features, self.label, self.classes = name, features, label, classes
+        self.splits, self.features, self.label, self.classes = splits, features, label, classes
         self._encoding = None if encoding is None or encoding.is_plain else encoding
         self._labels = (label, weight) if weight else (label,)
         self._files = _file_system(table)
         _require_columns(table, (*features, *self._labels))
-        self.chunks = tuple(_chunks(table, self._files, name))
+        self.chunks = tuple(_chunks(table, self._files, splits))
         self.rows = sum(chunk.rows for chunk in self.chunks)
         if not self.rows:
+            named = " or ".join(map(repr, splits))
             raise InputError(
-                f"The split {name!r} of {table.table_uri} has no row at version {table.version()}.",
+                f"The split {named} of {table.table_uri} has no row at version {table.version()}.",
                 remedy="Build the training set for an as-of date with enough history.",
             )
         cached = self.rows * 4 * self.width <= cache_bytes
@@ -118,7 +118,7 @@ class TableSplit:
                 _BATCH_ROWS, row_groups=[chunk.row_group], columns=columns, use_threads=False
             )
             for batch in batches:
-                mine = None if chunk.whole else pc.equal(batch.column(SPLIT), self.name)
+                mine = None if chunk.whole else _is_in(batch.column(SPLIT), self.splits)
                 rows = batch.num_rows if mine is None else pc.sum(mine).as_py() or 0
                 first, last = max(0, start - done), min(rows, stop - done)
                 done += rows
@@ -163,26 +163,30 @@ def _require_columns(table: DeltaTable, wanted: tuple[str, ...]) -> None:
         )
 
 
-def _chunks(table: DeltaTable, files: fs.FileSystem, name: str) -> Iterator[Chunk]:
-    """Row groups with rows of the split, ordered by file name, so that a version always gives the same order."""
+def _chunks(table: DeltaTable, files: fs.FileSystem, names: tuple[str, ...]) -> Iterator[Chunk]:
+    """Row groups with rows of the splits, ordered by file name, so that a version always gives the same order."""
     actions = pa.table(table.get_add_actions(flatten=True))
     partition = f"partition.{SPLIT}" if f"partition.{SPLIT}" in actions.column_names else None
-    splits = actions.column(partition).to_pylist() if partition else [None] * actions.num_rows
-    for path, split in sorted(zip(actions.column("path").to_pylist(), splits, strict=True)):
-        if split is not None and split != name:
+    found = actions.column(partition).to_pylist() if partition else [None] * actions.num_rows
+    for path, split in sorted(zip(actions.column("path").to_pylist(), found, strict=True)):
+        if split is not None and split not in names:
             continue
         with files.open_input_file(path) as file:
             parquet = pq.ParquetFile(file)
             for row_group in range(parquet.num_row_groups):
                 total = parquet.metadata.row_group(row_group).num_rows
-                rows = total if partition else _count(parquet, row_group, name)
+                rows = total if partition else _count(parquet, row_group, names)
                 if rows:
                     yield Chunk(path, row_group, rows, whole=rows == total)
 
 
-def _count(parquet: pq.ParquetFile, row_group: int, name: str) -> int:
+def _count(parquet: pq.ParquetFile, row_group: int, names: tuple[str, ...]) -> int:
     column = parquet.read_row_group(row_group, columns=[SPLIT], use_threads=False).column(SPLIT)
-    return int(pc.sum(pc.equal(column, name)).as_py() or 0)
+    return int(pc.sum(_is_in(column, names)).as_py() or 0)
+
+
+def _is_in(column: pa.Array, names: tuple[str, ...]) -> pa.Array:
+    return pc.is_in(column, value_set=pa.array(names, column.type))
 
 
 class EpochOrder:

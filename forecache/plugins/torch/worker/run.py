@@ -3,7 +3,10 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,17 +14,16 @@ import torch.distributed as dist
 from deltalake import DeltaTable
 from torch import nn
 
-from forecache.base.errors import InputError
 from forecache.base.files import write_durably
 from forecache.base.settings import load_settings
 from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
-from forecache.declare.models.model import FitRun, MakeState
 from forecache.lake.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.training.spec import (
     CHECKPOINTS,
     HEARTBEAT_FILE,
+    REFIT,
     RESULT_FILE,
     Events,
     Heartbeat,
@@ -44,102 +46,10 @@ from forecache.plugins.torch.worker.network import (
     require_width,
     without_scaling,
 )
-from forecache.plugins.torch.worker.parallel import State, WorkerGroup, gather_weights
+from forecache.plugins.torch.worker.parallel import State, WorkerGroup
 from forecache.plugins.torch.worker.reader import EpochOrder, TableSplit
 from forecache.plugins.torch.worker.session import RunInterruption, TrainingSession
-
-
-class RankRun:
-    """The `FitRun` that is passed to the user's function."""
-
-    def __init__(self, session: TrainingSession, build: Callable[[int], nn.Module], num_features: int) -> None:
-        self._session, self._build, self.num_features = session, build, num_features
-        self.device, self.training = session.group.device, session.training
-        self.rank, self.world_size = session.group.rank, session.group.world_size
-        self.num_rows, self.num_steps = session.train.split.rows, session.train.num_steps
-        self.restored: dict[str, Any] | None = None
-        self._make_state: MakeState = dict
-
-    @property
-    def epoch(self) -> int:
-        return self._session.epoch
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        return list(self._session.history)
-
-    def build(self) -> nn.Module:
-        torch.manual_seed(self.training.seed)
-        return self._build(self.num_features).to(self.device)
-
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        session = self._session
-        for batch in session.batches():
-            here = batch.on(self.device)
-            yield session.prepare(here.features), here.target
-
-    @property
-    def step_rows(self) -> int:
-        return self._session.train.step_rows(self._session.step)
-
-    def loss(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = self._session.objective(output, label)
-        return loss
-
-    def step_done(self, make_state: MakeState) -> None:
-        self._session.step_done(lambda: {"own": make_state()})
-
-    def end_epoch(self, network: nn.Module, make_state: MakeState, *, train_loss: float) -> float:
-        session, self._make_state = self._session, make_state
-        validation_loss = session.validation_loss(network, lambda: {"own": make_state()})
-        record = session.record_epoch(train_loss, validation_loss)
-        session.save(lambda: {"own": make_state()})
-        session.report("epoch", **record, epochs=max(self.training.epochs, session.epoch))
-        return validation_loss
-
-    def sum(self, *values: float) -> list[float]:
-        return self._session.group.sum(*values)
-
-
-class UserFitLoop:
-    """Trains with a declared function instead of the built-in training loop."""
-
-    def __init__(
-        self,
-        session: TrainingSession,
-        fit: Callable[[FitRun], nn.Module],
-        *,
-        build: Callable[[int], nn.Module],
-        num_features: int,
-    ) -> None:
-        self.session, self._fit = session, fit
-        self.run = RankRun(session, build, num_features)
-        self.best_loss, self.best_epoch = float("inf"), -1
-
-    def layout(self) -> None:
-        """None: the function restores its state itself."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.session.restore(state)
-        self.run.restored = state["own"]
-
-    def fit(self) -> State:
-        """Call the function; returns the weights of the network it returned, whole on rank 0. InputError if it ended no
-        epoch, Interrupted if asked to stop: a checkpoint has the position."""
-        network = self._fit(self.run)
-        losses = [record["validation_loss"] for record in self.session.history]
-        if not losses:
-            raise InputError(
-                f"The training function {self._fit.__qualname__!r} returned without `run.end_epoch`.",
-                remedy="Call it after each pass over `run.batches()`.",
-            )
-        self.best_epoch = losses.index(min(losses))
-        self.best_loss = self.session.validation_loss(network, lambda: {"own": self.run._make_state()})
-        return gather_weights(network)
-
-    def result_entries(self) -> dict[str, Any]:
-        return {"fit": f"{self._fit.__module__}.{self._fit.__qualname__}"}
-
+from forecache.plugins.torch.worker.user_fit import UserFitLoop
 
 _EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
 _PARITY_ROWS = 4096
@@ -163,61 +73,151 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
     group.end_if_signalled()
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What the trainings of a run have in common: one, or two if the network is fitted again on all splits.
+
+    Attributes:
+        place: Folder or URI of the checkpoints.
+    """
+
+    spec: TrainingSpec
+    pipeline: Trainable
+    group: WorkerGroup
+    table: DeltaTable
+    classes: tuple[str, ...]
+    encoding: MatrixEncoding
+    place: str
+    report: Callable[..., None]
+    beat: Callable[[int], None]
+
+    def read(self, *splits: str) -> TableSplit:
+        return TableSplit(
+            self.table,
+            *splits,
+            features=self.pipeline.feature_names,
+            label=self.pipeline.trained_label.name,
+            classes=self.classes,
+            weight=self.pipeline.trained_label.weight,
+            encoding=self.encoding,
+            cache_bytes=self.spec.cache_bytes,
+        )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return output_widths(self.pipeline, self.classes)
+
+    def build(self) -> nn.Module:
+        """The declared network, on the CPU."""
+        return network_builder(self.pipeline, self.classes, self.encoding)(self.encoding.width)
+
+    def fit_statistics(self, rows: TableSplit) -> Statistics:
+        fitted = self.group.run_on_rank_0(lambda: fit_statistics(rows, log_mask(self.pipeline)))
+        return without_scaling(fitted, [column for column, _ in self.encoding.categories.values()])
+
+    def open_session(
+        self, train: TableSplit, validation: TableSplit, statistics: Statistics, checkpoints: Checkpoints, *, after: int
+    ) -> TrainingSession:
+        """A training whose first step is counted as that `after` others."""
+        training, group = self.pipeline.training, self.group
+        order = {"lanes": self.spec.lanes}
+
+        def report(event: str, **values: Any) -> None:
+            self.report(event, **(values | {"step": after + values["step"]} if "step" in values else values))
+
+        return TrainingSession(
+            group,
+            training,
+            prepare=Prepare(log_mask(self.pipeline), statistics).to(group.device),
+            objective=Objective(self.pipeline, self.widths[0]).to(group.device),
+            train=EpochOrder(
+                train,
+                seed=training.seed,
+                batch_rows=training.batch_size,
+                shuffle_rows=self.spec.shuffle_rows,
+                **order,
+            ),
+            validation=EpochOrder(validation, seed=0, batch_rows=_evaluation_rows(training), shuffle_rows=0, **order),
+            checkpoints=checkpoints,
+            checkpoint_steps=self.spec.checkpoint_steps,
+            report=report,
+            beat=lambda step: self.beat(after + step),
+        )
+
+    def open_checkpoints(self, part: str = "") -> Checkpoints:
+        folder = open_run_files(load_settings(), f"{self.place}/{part}" if part else self.place)
+        return Checkpoints(folder, self.group, inputs=self.spec.inputs, keep=self.spec.keep_checkpoints)
+
+    def resume(self, loop: TrainingLoop | UserFitLoop) -> None:
+        """Continue a training at its newest checkpoint, if there is one."""
+        state, refused = loop.session.checkpoints.load_latest(loop.layout())
+        for sentence in refused:
+            self.report("warning", message=sentence)
+        if state is not None:
+            loop.load(state)
+
+    def make_refit(self, first: TrainingSession, num_epochs: int) -> TrainingLoop:
+        """The training on the rows of all splits that follows a first one."""
+        rows = self.read("train", "validation", "test")
+        session = self.open_session(
+            rows,
+            first.validation.split,
+            self.fit_statistics(rows),
+            self.open_checkpoints(REFIT),
+            after=first.global_step,
+        )
+        session.usage = first.usage
+        torch.manual_seed(session.training.seed)
+        loop = TrainingLoop(session, self.build(), num_epochs=num_epochs)
+        self.resume(loop)
+        return loop
+
+    def fit(self, loop: TrainingLoop | UserFitLoop) -> State:
+        try:
+            weights = loop.fit()
+            loop.session.checkpoints.wait()
+        finally:
+            loop.session.reader.close()
+        return weights
+
+    def export(self, session: TrainingSession, weights: State, folder: Path) -> tuple[nn.Module, dict[str, float]]:
+        """Export a trained network into a folder, if the specification says so; returns it, and the parity."""
+        network = self.build()
+        network.load_state_dict(weights)
+        model = ExportedModel(self.pipeline, session.prepare.cpu(), network, self.widths)
+        split = session.validation.split
+        sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, : split.num_features].contiguous()
+        if len(sample) == 1:
+            sample = sample.repeat(2, 1)
+        folder.mkdir(exist_ok=True)
+        return network, export(model, self.pipeline, folder, sample) if self.spec.export else {}
+
+
 def _train(
     spec: TrainingSpec, pipeline: Trainable, group: WorkerGroup, table: DeltaTable, *, launched_at: float
 ) -> None:
-    names, label = pipeline.feature_names, pipeline.trained_label.name
-    classes = training_classes(load_settings(), pipeline, version=spec.table_version)
-    encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
-    reading: dict[str, Any] = {
-        "features": names,
-        "label": label,
-        "classes": classes,
-        "weight": pipeline.trained_label.weight,
-        "encoding": encoding,
-    }
-    train = TableSplit(table, "train", **reading, cache_bytes=spec.cache_bytes)
-    validation = TableSplit(table, "validation", **reading, cache_bytes=spec.cache_bytes)
-    widths = output_widths(pipeline, classes)
-    folder = open_run_files(load_settings(), spec.checkpoints or str(spec.folder / CHECKPOINTS))
-    checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
-    statistics = without_scaling(
-        group.run_on_rank_0(lambda: fit_statistics(train, log_mask(pipeline))),
-        [column for column, _ in encoding.categories.values()],
-    )
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else report_nothing
-    prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
-    session = TrainingSession(
+    run = _Run(
+        spec,
+        pipeline,
         group,
-        pipeline.training,
-        prepare=prepare,
-        objective=Objective(pipeline, widths[0]).to(group.device),
-        train=EpochOrder(
-            train,
-            seed=pipeline.training.seed,
-            batch_rows=pipeline.training.batch_size,
-            lanes=spec.lanes,
-            shuffle_rows=spec.shuffle_rows,
-        ),
-        validation=EpochOrder(
-            validation, seed=0, batch_rows=_evaluation_rows(pipeline.training), lanes=spec.lanes, shuffle_rows=0
-        ),
-        checkpoints=checkpoints,
-        checkpoint_steps=spec.checkpoint_steps,
+        table,
+        classes=training_classes(load_settings(), pipeline, version=spec.table_version),
+        encoding=encoding_of(pipeline.feature_columns, spec.vocabularies),
+        place=spec.checkpoints or str(spec.folder / CHECKPOINTS),
         report=events,
         beat=heartbeat.beat if heartbeat else _no_beat,
     )
-    build = network_builder(pipeline, classes, encoding)
-    loop = _build_loop(pipeline, session, build, encoding.width, sum(widths))
-    state, refused = checkpoints.load_latest(loop.layout())
-    for sentence in refused:
-        events("warning", message=sentence)
-    if state is not None:
-        loop.load(state)
-    events(
+    train, validation = run.read("train"), run.read("validation")
+    statistics = run.fit_statistics(train)
+    session = run.open_session(train, validation, statistics, run.open_checkpoints(), after=0)
+    loop = _build_loop(run, session)
+    run.resume(loop)
+    is_refitted = pipeline.training.refit and spec.export
+    begin = partial(
+        events,
         "start",
-        step=session.global_step,
         steps=session.train.num_steps,
         rows=train.rows,
         launched_at=launched_at,
@@ -225,77 +225,64 @@ def _train(
         alive_at=heartbeat.before[1] if heartbeat else 0.0,
         **_environment(group),
     )
-    try:
-        weights = loop.fit()
-        checkpoints.wait()
-    finally:
-        session.reader.close()
+    is_first_done = is_refitted and loop.is_finished
+    if not is_first_done:
+        begin(step=session.global_step)
+    weights = run.fit(loop)
+    result, num_epochs = _describe(run, loop, statistics), loop.best_epoch + 1
+    del loop  # which frees the memory of network and optimizer for the next
+    again: TrainingLoop | None = None
+    if is_refitted:
+        again = run.make_refit(session, num_epochs)
+        if is_first_done:
+            begin(step=session.global_step + again.session.global_step)
+        events("refit")
+        last_weights = run.fit(again)
     usage = session.usage.summarize(group)
     if group.rank == 0:
         events("export")
-        network = build(encoding.width)
-        network.load_state_dict(weights)
-        _finish(spec, pipeline, loop, network, statistics, usage, encoding)
+        network, parity = run.export(session, weights, spec.folder)
+        num_parameters = sum(parameter.numel() for parameter in network.parameters())
+        result |= {"weights_digest": _digest(network), "parameters": num_parameters, "usage": usage, **parity}
+        if again is not None:
+            network, _ = run.export(again.session, last_weights, spec.folder / REFIT)
+            result["refit"] = {"rows": again.session.train.split.rows, "rounds": again.session.epoch}
+            result["weights_digest"] = _digest(network)
+        write_durably(spec.folder / RESULT_FILE, json.dumps(result, indent=2))
         events("done")
 
 
-def _build_loop(
-    pipeline: Trainable,
-    session: TrainingSession,
-    build: Callable[[int], torch.nn.Module],
-    num_features: int,
-    width: int,
-) -> TrainingLoop | UserFitLoop:
-    model = pipeline.network
+def _build_loop(run: _Run, session: TrainingSession) -> TrainingLoop | UserFitLoop:
+    model = run.pipeline.network
+    build = network_builder(run.pipeline, run.classes, run.encoding)
     torch.manual_seed(session.training.seed)
-    network = build(num_features)
-    require_width(pipeline, network, num_features, width)
+    network = build(run.encoding.width)
+    require_width(run.pipeline, network, run.encoding.width, sum(run.widths))
     if model.fit is not None:
-        return UserFitLoop(session, model.fit, build=build, num_features=num_features)
+        return UserFitLoop(session, model.fit, build=build, num_features=run.encoding.width)
     return TrainingLoop(session, network)
 
 
-def _finish(
-    spec: TrainingSpec,
-    pipeline: Trainable,
-    loop: TrainingLoop | UserFitLoop,
-    network: torch.nn.Module,
-    statistics: Statistics,
-    usage: dict[str, Any],
-    encoding: MatrixEncoding,
-) -> None:
-    session = loop.session
-    model = ExportedModel(
-        pipeline, session.prepare.cpu(), network, output_widths(pipeline, session.train.split.classes)
-    )
-    split = session.validation.split
-    sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, : split.num_features].contiguous()
-    if len(sample) == 1:
-        sample = sample.repeat(2, 1)
-    parity = export(model, pipeline, spec.folder, sample) if spec.export else {}
-    names = encoding.columns
-    result = {
+def _describe(run: _Run, loop: TrainingLoop | UserFitLoop, statistics: Statistics) -> dict[str, Any]:
+    """What the result says of the training that the gate judges."""
+    session, names = loop.session, run.encoding.columns
+    return {
         "epochs": len(session.history),
         "best_epoch": loop.best_epoch,
         "steps": len(session.history) * session.train.num_steps,
         "validation_loss": loop.best_loss,
         "history": session.history,
-        "rows": {"train": session.train.split.rows, "validation": split.rows},
+        "rows": {"train": session.train.split.rows, "validation": session.validation.split.rows},
         "order": session.train.fingerprint,
         "sample_digests": {str(lane): digest for lane, digest in session.digests.items()},
-        "weights_digest": _digest(network),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "statistics": {
             "mean": dict(zip(names, statistics.mean.tolist(), strict=True)),
             "std": dict(zip(names, statistics.std.tolist(), strict=True)),
             "null_share": dict(zip(names, statistics.null_share.tolist(), strict=True)),
         },
-        "usage": usage,
         **loop.result_entries(),
-        **_environment(session.group),
-        **parity,
+        **_environment(run.group),
     }
-    write_durably(spec.folder / RESULT_FILE, json.dumps(result, indent=2))
 
 
 def _evaluation_rows(training: Training) -> int:

@@ -201,8 +201,12 @@ class TrainingSession:
             "seconds": time.perf_counter() - self._epoch_started,
         }
         self.history.append(record)
-        self.epoch, self.step = self.epoch + 1, 0
+        self.end_epoch()
         return record
+
+    def end_epoch(self) -> None:
+        """Move on to the next epoch."""
+        self.epoch, self.step = self.epoch + 1, 0
 
     def save(self, make_state: MakeState, *, wait: bool = False) -> None:
         """Write a checkpoint of the position and of what `make_state` returns; returns before it is on disk."""
