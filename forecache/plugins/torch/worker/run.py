@@ -74,8 +74,8 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What the trainings of a run have in common: one, or two if the network is fitted again on all splits.
+class _WorkerRun:
+    """The parts that the trainings of a run share: one, or two if the network is trained again on all splits.
 
     Attributes:
         place: Folder or URI of the checkpoints.
@@ -198,7 +198,7 @@ def _train(
 ) -> None:
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
     events = Events(spec) if group.rank == 0 else report_nothing
-    run = _Run(
+    run = _WorkerRun(
         spec,
         pipeline,
         group,
@@ -252,7 +252,7 @@ def _train(
         events("done")
 
 
-def _build_loop(run: _Run, session: TrainingSession) -> TrainingLoop | UserFitLoop:
+def _build_loop(run: _WorkerRun, session: TrainingSession) -> TrainingLoop | UserFitLoop:
     model = run.pipeline.network
     build = network_builder(run.pipeline, run.classes, run.encoding)
     torch.manual_seed(session.training.seed)
@@ -263,8 +263,8 @@ def _build_loop(run: _Run, session: TrainingSession) -> TrainingLoop | UserFitLo
     return TrainingLoop(session, network)
 
 
-def _describe(run: _Run, loop: TrainingLoop | UserFitLoop, statistics: Statistics) -> dict[str, Any]:
-    """What the result says of the training that the gate judges."""
+def _describe(run: _WorkerRun, loop: TrainingLoop | UserFitLoop, statistics: Statistics) -> dict[str, Any]:
+    """Entries of the result about the training that the gate judges."""
     session, names = loop.session, run.encoding.columns
     return {
         "epochs": len(session.history),
