@@ -13,107 +13,99 @@ URL = r"^(https?://[^/].*)?$"
 class EnvironmentSettings(BaseSettings):
     env: str = Field(
         "",
-        description="Environment of the file environments.toml that is meant, or ENVIRONMENT/TRIAL; as --env on the "
-        "command line. Default: none, and the variables alone say it.",
+        description="Environment of environments.toml, or ENVIRONMENT/TRIAL, as --env. Default: none; the variables "
+        "alone count.",
     )
     service: str = Field(
         "",
-        description="Name of the protected environment that this service runs in; without it, a protected environment "
-        "needs --env on the command line, as FORECACHE_ENV may be left over in a shell.",
+        description="Protected environment that this service runs in. Without it, FORECACHE_ENV does not choose a "
+        "protected one; --env does.",
     )
     environments: str = Field(
-        "", description="File of the environments. Default: environments.toml in this folder, or the nearest above it."
+        "", description="File of the environments. Default: the nearest environments.toml in this folder or above."
     )
-    trials: str = Field("", description="Folder of this installation's trials. Default: beside HOME, HOME-trials.")
+    trials: str = Field("", description="Folder of this installation's trials. Default: HOME-trials.")
 
 
 class StreamSettings(BaseSettings):
-    kafka_brokers: str = Field(
-        "localhost:9092", description="Kafka's brokers, as host:port, several separated by commas."
-    )
+    kafka_brokers: str = Field("localhost:9092", description="Kafka's brokers: host:port, with commas between them.")
     kafka_options: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description="Further options of Kafka's client (JSON), as librdkafka names them, such as user and password.",
+        description="Further options of librdkafka, Kafka's client, such as user and password.",
     )
     stream_keep_running: bool = Field(
         False,
-        description="Lets Dagster's sensor `streams` start the declared streams that do not run, on its own machine; "
+        description="Whether Dagster's sensor `streams` starts declared streams that do not run, on its own machine; "
         "else it only reports them.",
     )
     stream_most_bad: float = Field(
-        0.01, ge=0, le=1, description="Share of a stream's messages that may be bad; above it an alert is sent."
+        0.01, ge=0, le=1, description="Share of bad messages of a stream above which an alert is sent."
     )
     stream_checkpoints: str = Field(
-        "", description="Folder or URI of the checkpoints of streams with Spark. Default: HOME/streams."
+        "", description="Folder or URI of Spark streams' checkpoints. Default: HOME/streams."
     )
 
 
 class TailSettings(BaseSettings):
     stream_tailer: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: `forecache serve` fills the live layers of its stores where the extra `lake` is installed; "
-        "off: `forecache stream tail` does, beside it.",
+        description="auto: `forecache serve` fills live layers if the extra `lake` is installed; off: `forecache "
+        "stream tail` does.",
     )
     stream_poll_s: float | None = Field(
         None,
         gt=0,
         le=60,
-        description="Seconds between looks for new commits. Default: 0.05 for a lake in a folder, else 1.",
+        description="Seconds between looks for new commits. Default: 0.05 with a lake in a folder, else 1.",
     )
     stream_verify_s: float = Field(
         60.0,
         ge=0.1,
-        description="Least seconds between comparisons of a live layer with the table of its stream; one that takes "
-        "long comes more rarely.",
+        description="Least seconds between comparisons of a live layer with its stream's table; long ones come more "
+        "rarely.",
     )
 
 
 class MessageSettings(BaseSettings):
-    smtp_host: str = Field("", description="SMTP server that mailings are handed to.")
+    smtp_host: str = Field("", description="SMTP server for mailings.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
     smtp_security: Literal["starttls", "ssl", "none"] = Field(
-        "starttls", description="How the connection is encrypted; none only on a network of one's own."
+        "starttls", description="Encryption of the connection; none only on a network of your own."
     )
-    smtp_user: str = Field("", description="User to log in as; none: no login.")
+    smtp_user: str = Field("", description="User; none: no login.")
     smtp_password: str = Field("", repr=False, description="The user's password.")
-    smtp_timeout_s: float = Field(30.0, gt=0, le=60, description="Time that the SMTP server has for an answer.")
+    smtp_timeout_s: float = Field(30.0, gt=0, le=60, description="Time for an answer of the SMTP server.")
 
     alert_webhook: str = Field("", repr=False, description="URL that alerts are posted to as JSON.")
     alert_webhook_token: str = Field("", repr=False, description="Bearer token for that URL; none: no token is sent.")
-    alert_slack: str = Field(
-        "", repr=False, description="URL of an incoming webhook of Slack, or of what takes its format."
-    )
+    alert_slack: str = Field("", repr=False, description="URL of an incoming webhook in Slack's format.")
     alert_alertmanager: str = Field(
         "", repr=False, description="Base URL of a Prometheus Alertmanager, such as http://alertmanager:9093."
     )
-    alert_email: str = Field(
-        "", description="Addresses that get alerts through the SMTP server, with commas between them."
-    )
+    alert_email: str = Field("", description="Addresses for alerts by the SMTP server, with commas between them.")
     alert_email_from: str = Field("", description="Sender of these mails, such as Forecache <forecache@example.org>.")
-    alert_repeat_h: float = Field(
-        24.0, ge=0, description="Hours after which an alert that lasts is sent again; 0: never."
-    )
+    alert_repeat_h: float = Field(24.0, ge=0, description="Hours after which a lasting alert is sent again; 0: never.")
     alert_messages_per_hour: int = Field(
-        20, ge=1, description="Most messages to a receiver in an hour; further alerts wait and go together in the next."
+        20, ge=1, description="Most messages to a receiver in an hour; further alerts go together in the next."
     )
-    alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Time that a receiver of alerts has for an answer.")
+    alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Time for an answer of a receiver of alerts.")
 
     openlineage_url: str = Field(
-        "", repr=False, description="Base URL of a server that takes OpenLineage events, such as http://marquez:5000."
+        "", repr=False, description="Base URL of an OpenLineage server, such as http://marquez:5000."
     )
     openlineage_api_key: str = Field(
         "", repr=False, description="Bearer token for that server; none: no token is sent."
     )
-    openlineage_file: str = Field("", description="File that OpenLineage events are appended to, one in a line.")
+    openlineage_file: str = Field("", description="File to which OpenLineage events are appended, one a line.")
     openlineage_namespace: str = Field(
-        "", description="Namespace of the jobs in OpenLineage events. Default: the project's package."
+        "", description="Namespace of jobs in OpenLineage events. Default: the project's package."
     )
     openlineage_stream_every_s: int = Field(
         60, ge=1, description="Seconds between the OpenLineage events of a running stream."
     )
     openlineage_code_url: str = Field(
-        "", description="URL of the project's repository, for the source code location in OpenLineage events."
+        "", description="URL of the project's repository, for OpenLineage's source code location."
     )
 
 
@@ -124,12 +116,12 @@ class ReaderSettings(BaseSettings):
         "",
         pattern=URL,
         description="Address of the server in people's browsers, such as https://forecache.example.org; Dagster's "
-        "assets then link to the pages on their names.",
+        "assets then link to it.",
     )
-    reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
+    reader_workers: int = Field(1, ge=1, description="Reader worker processes.")
     reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
     reader_anonymous: bool = Field(
-        False, description="Lets a reader without tokens listen on other addresses than the machine's own."
+        False, description="Whether a reader without tokens may listen on other addresses than the machine's own."
     )
     reader_max_keys: int = Field(1000, ge=1, description="Most keys in one request.")
     reader_max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body.")
@@ -137,62 +129,60 @@ class ReaderSettings(BaseSettings):
         4096, ge=16, description="Most connections of a reader worker; further ones wait in the kernel."
     )
     reader_max_bodies_bytes: int = Field(
-        64 << 20, ge=1024, description="Most bytes of request bodies under way in a reader worker; more get 503."
+        64 << 20, ge=1024, description="Most bytes of request bodies under way in a worker; more get 503."
     )
     reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
     reader_drain_s: float = Field(
-        2.0, ge=0, description="Seconds without a request after which a reader that was told to stop does stop."
+        2.0, ge=0, description="Seconds without a request after which a reader stops after a signal."
     )
     reader_max_drain_s: float = Field(
-        0.0, ge=0, description="Most seconds that it goes on while requests still come; 0: FORECACHE_READER_DRAIN_S."
+        0.0, ge=0, description="Most seconds of answering after the signal; 0: FORECACHE_READER_DRAIN_S."
     )
     reader_scrub_s: float = Field(
-        300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
+        300.0, ge=0, description="Pause between two slow checks of all served bytes; 0: never."
     )
     reader_waits_for_all: bool = Field(
         False,
-        description="Makes a new reader ready only once it has each live layer and model of the remote.",
+        description="Whether a new reader is ready only once it has each live layer and model of the remote.",
     )
     reader_model_processes: int = Field(
-        1, ge=1, le=64, description="Processes of a reader worker for a real-time model off its loop, beside a spare."
+        1, ge=1, le=64, description="Processes of a worker for a real-time model off its loop, besides a spare."
     )
     reader_model_growth_bytes: int = Field(
-        1 << 30, ge=1 << 20, description="Memory that such a process may take beyond its start before it is replaced."
+        1 << 30, ge=1 << 20, description="Growth of memory after which such a process is replaced."
     )
     reader_replicas: int = Field(
-        0, ge=0, description="Readers that run all day, for `forecache cost`; 0: not known, or ask Prometheus."
+        0, ge=0, description="Readers that run all day, for `forecache cost`; 0: unknown, or ask Prometheus."
     )
     prometheus_url: str = Field(
-        "", description="Prometheus that scrapes the readers; `forecache cost` and `advise` ask it what they did."
+        "", description="Prometheus that scrapes the readers, for `forecache cost` and `advise`."
     )
     reader_drift_window_s: float = Field(
-        3600.0, gt=0, description="Length of a window of live drift; the gauges cover the last one to two windows."
+        3600.0, gt=0, description="Window of live drift; gauges cover the last one to two."
     )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
-    store_remote: str = Field(
-        "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."
-    )
+    store_remote: str = Field("", description="Folder or s3:// URI of versions and releases, from which replicas pull.")
 
 
 class RequestLogSettings(BaseSettings):
     request_log_spool: Path | None = Field(
-        None, description="Folder where logged answers wait for the committer. Default: HOME/spool."
+        None, description="Folder in which logged answers wait for the committer. Default: HOME/spool."
     )
     request_log_spool_bytes: int = Field(
         1 << 30,
         ge=1 << 20,
-        description="Most bytes in the spool; further answers are not logged, and are counted as lost.",
+        description="Most bytes in the spool; further answers are lost and counted.",
     )
     request_log_memory_bytes: int = Field(
-        16 << 20, ge=1 << 20, description="Most bytes of answers that wait in a reader worker's memory to be written."
+        16 << 20, ge=1 << 20, description="Most bytes of answers in a worker's memory."
     )
     request_log_delay_s: float = Field(
         5.0, ge=0.2, le=3600, description="Usual longest time from an answer to its row in the lake."
     )
     request_log_committer: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: `forecache serve` commits the request log where the extra `lake` is installed; "
-        "off: `forecache log commit` does, beside it.",
+        description="auto: `forecache serve` commits the request log if the extra `lake` is installed; off: "
+        "`forecache log commit` does.",
     )
 
 
@@ -202,22 +192,22 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 class LakeSettings(BaseSettings):
     home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
     project: str = Field(
-        "dagster_project", description="Package of the project, with one module a pipeline in `pipelines/`."
+        "dagster_project", description="Package of the project; `pipelines/` has a module for each pipeline."
     )
 
-    landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
+    landing: str = Field("", description="Landing zone, with a folder for each source. Default: HOME/landing.")
     lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")
     store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
     storage_options: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
+        description="Object store options of delta-rs; Spark gets the same.",
     )
 
     databases: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description='Databases that sources query, by name (JSON), such as {"shop": "postgresql://user:secret@host/db"}.',
+        description='Databases of sources by name, such as {"shop": "postgresql://user:secret@host/db"}.',
     )
 
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
@@ -226,8 +216,7 @@ class LakeSettings(BaseSettings):
     mlflow_public_url: str = Field(
         "",
         pattern=URL,
-        description="Address of MLflow's UI in people's browsers; Dagster and the server's pages then link to model "
-        "versions and runs.",
+        description="Address of MLflow's UI in people's browsers; Dagster and the server's pages then link to it.",
     )
 
     dagster_uri: str = Field(
@@ -239,7 +228,7 @@ class LakeSettings(BaseSettings):
     dagster_public_url: str = Field(
         "",
         pattern=URL,
-        description="Address of Dagster's UI in people's browsers; the server's pages then link to assets and runs.",
+        description="Address of Dagster's UI in people's browsers; the server's pages then link to it.",
     )
     schedules: Literal["off", "on"] = Field(
         "off", description="Whether Dagster's schedules run from the start; off: each is switched on in its UI."
@@ -250,38 +239,36 @@ class LakeSettings(BaseSettings):
     dagster_launcher: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Run launcher (JSON) as in Dagster's dagster.yaml: module, class, config. Default: a process for "
-        "each run, on the machine of Dagster's code location.",
+        description="Run launcher as in dagster.yaml: module, class, config. Default: a process for each run, on the "
+        "machine of the code location.",
     )
 
     kept_contract_days: float = Field(
         7.0,
         ge=0,
-        description="Days for which the features that only the release before the current one was trained with are "
-        "still built and published, for a rollback to it.",
+        description="Days for which the earlier release's features are still built and published, for a rollback to "
+        "it.",
     )
 
     engine: Literal["auto", "spark", "arrow"] = Field(
         "auto",
-        description="What carries out stages: Spark, or Arrow in the process of the run, without Java. auto: Arrow, "
-        "except for stages that call a function on Spark's frames, or that read many rows where Spark has more cores.",
+        description="What carries out stages: Spark, or Arrow in the run's process, without Java. auto: Spark for "
+        "functions on its frames, and for many rows if it has more cores; else Arrow.",
     )
     arrow_most_rows: int = Field(
         20_000_000,
         ge=0,
-        description="Most rows of a stage that auto lets Arrow read where Spark has more cores: on a cluster, and "
-        "for a model in plain Python.",
+        description="Most rows of a stage for Arrow with auto, if Spark has more cores: on a cluster, or for a model "
+        "in plain Python.",
     )
     spark_master: str = Field("local[*]", description="Spark master.")
     spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
-    spark_conf: dict[str, str] = Field(
-        default_factory=dict, repr=False, description="Further Spark configuration (JSON)."
-    )
+    spark_conf: dict[str, str] = Field(default_factory=dict, repr=False, description="Further Spark configuration.")
     spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
     spark_jvm: Literal["auto", "short", "long"] = Field(
         "auto",
-        description="Compiler and collector of Spark's JVM: short runs start sooner, long ones run faster. "
-        "auto: long where the lake is remote or above 256 MB.",
+        description="Spark's JVM: short starts sooner, long runs faster. auto: long if the lake is remote or above "
+        "256 MB.",
     )
     java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
 
@@ -295,8 +282,8 @@ class ComputeSettings(BaseSettings):
     training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
     training_checkpoints: str = Field(
         "",
-        description="Folder or s3:// URI of what all machines find of trainings: checkpoints, results. Default: in the "
-        "lake, if that is in a bucket, else in each run's folder.",
+        description="Folder or s3:// URI of trainings' checkpoints and results, for all machines. Default: a lake in "
+        "a bucket, else each run's folder.",
     )
     scoring_batch_rows: int = Field(0, ge=0, description="Rows a model scores at once; 0: calibrated on a sample.")
     scoring_worker_memory_mb: int = Field(
@@ -304,8 +291,8 @@ class ComputeSettings(BaseSettings):
     )
     prices: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
-        description="Prices (JSON) of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu, "
-        "of a reader as replica; and of a GB for a month, [on disks, in an object store], as storage.",
+        description="Prices of an hour, [on demand, spot], of a device by a part of its name, a core (cpu), a reader "
+        "(replica); of a GB and month, [on disks, in an object store] (storage).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
     code_version: str = Field(

@@ -68,7 +68,7 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
 
 
 def _describe_accepted(field: Any) -> str:
-    """The accepted values of a setting in words, such as "integer, at least 1"."""
+    """The accepted values of a setting in words, such as "integer from 1"."""
     kind = field.annotation
     if type(None) in getattr(kind, "__args__", ()):
         kind = kind.__args__[0]
@@ -86,9 +86,9 @@ def _describe_accepted(field: Any) -> str:
     origin = getattr(kind, "__origin__", kind)
     text = names.get(getattr(origin, "__name__", ""), "path" if "Path" in str(kind) else str(kind))
     for limit in field.metadata:
-        for attribute, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+        for attribute, words in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below")):
             if (bound := getattr(limit, attribute, None)) is not None:
-                text += f", {words} {bound}"
+                text += f" {words} {bound}"
     return text
 
 

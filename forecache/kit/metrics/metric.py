@@ -63,10 +63,10 @@ def _glossary_lines() -> Iterator[str]:
     for part in PARTS:
         yield f"## {part.title}\n"
         yield f"{part.about}\n"
-        yield "| Metric | Labels | Meaning |"
-        yield "| --- | --- | --- |"
+        yield "| Metric | Meaning |"
+        yield "| --- | --- |"
         for metric in part.metrics:
-            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            labels = f"{{{','.join(metric.labels)}}}" if metric.labels else ""
             kind = "Histogram: " if metric.kind == "histogram" else ""
-            yield f"| `{metric.name}` | {labels} | {kind}{metric.help} |"
+            yield f"| `{metric.name}{labels}` | {kind}{metric.help} |"
         yield ""
