@@ -1,4 +1,4 @@
-"""docs/explanation/benchmarks.md: by topic who is ahead, at most five rows of all that was measured, and a chart."""
+"""docs/explanation/benchmarks.md: by topic who is ahead, at most four rows of all that was measured, and a chart."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Any
 from _common import machine
 from _common.rows import NEVER, Row, markdown, number, ratio_text
 
-MOST_ROWS = 5
+MOST_ROWS = 4
 HEADS = ["What", "Forecache", "Peer", "Times better"]
 HEADS_ALONE = ["What", "Forecache", "Beside"]
 _NOTES = re.compile(r" \(ratio: [^)]*\)|, (CPU )?(s|MB|GB)$")
@@ -126,7 +126,7 @@ def topic_parts(
     shown, warnings = found[:MOST_ROWS], machine.warnings(topic.section, section)
     parts = [f"## {topic.title}"]
     if topic.is_contest:
-        parts += [verdict(topic, found), _contest(topic, shown)]
+        parts += [*([verdict(topic, found)] if len(found) > 1 else []), _contest(topic, shown)]
         parts.append(f"![{direction(topic).capitalize()}]({charts}/{topic.file_name})")
     else:
         parts.append(_alone(shown))
@@ -154,20 +154,16 @@ def _alone(rows: list[Row]) -> str:
 
 
 def verdict(topic: Topic, found: list[Row]) -> str:
-    """Who is ahead, in a sentence."""
+    """Who is ahead of several comparisons, in a sentence."""
     times = [topic.times_better(row) for row in found]
     ahead = list(dict.fromkeys(row.peer for row, each in zip(found, times, strict=True) if each < 1))
     of = "all comparisons" if len(found) > 2 else "both comparisons"
-    if len(found) == 1:
-        said = f"{'The peer' if ahead else 'Forecache'} is better."
-    elif times[0] >= 1:
-        said = f"Forecache is better in {of}, by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
-    elif times[-1] < 1:
-        said = f"**The peer is better in {of}.**"
-    else:
-        better = sum(each >= 1 for each in times)
-        said = f"Forecache is better in {better} of {len(found)} comparisons. **Better peers: {'; '.join(ahead)}.**"
-    return said
+    if times[0] >= 1:
+        return f"Better in {of}, by {ratio_text(times[0])} to {ratio_text(times[-1])} times."
+    if times[-1] < 1:
+        return f"**The peer is better in {of}.**"
+    better = sum(each >= 1 for each in times)
+    return f"Better in {better} of {len(found)} comparisons. **Better peers: {'; '.join(ahead)}.**"
 
 
 def direction(topic: Topic) -> str:

@@ -246,8 +246,8 @@ class LakeSettings(BaseSettings):
     kept_contract_days: float = Field(
         7.0,
         ge=0,
-        description="Days for which the earlier release's features are still built and published, for a rollback to "
-        "it.",
+        description="Days for which features that only the earlier release needs are still built and published, for a "
+        "rollback to it.",
     )
 
     engine: Literal["auto", "spark", "arrow"] = Field(
