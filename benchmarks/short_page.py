@@ -82,7 +82,7 @@ TOPICS = (
     Topic("Windowed features, one day more", "features", "next", f"{_NUMBER} events, s$", less_is_better=True),
     Topic("Windowed features, memory", "features", "next", f"{_NUMBER} events, GB$", less_is_better=True),
     Topic("A point-in-time join", "features", "historical", "", less_is_better=True),
-    Topic("Batch scoring without a JVM", "scoring", "arrow", "`score"),
+    Topic("Batch scoring without a JVM", "scoring", "arrow", "Forecache without a JVM, 16,000,000 rows"),
     Topic("Features of 50 keys as a matrix", "realtime", "lookup", ".*, median", less_is_better=True),
     Topic("Ranking 50 candidates in real time", "realtime", "network", "Requests per second at p99"),
     Topic("The same release in BentoML", "realtime", "bento", "Requests per second"),
