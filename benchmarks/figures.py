@@ -187,12 +187,13 @@ def page(found: Documents) -> str:
     usual = Counter(map(short_page.place_of, measured)).most_common(1)[0][0] if measured else ""
     parts = [
         "# Benchmarks",
-        "How fast Forecache is, compared with Feast, Redis, PostgreSQL, MLflow, BentoML, Spark and scripts by hand. Peers "
-        "run at their better setting in the same run on the same machine, and answers are compared first. Tables show the "
+        "How fast Forecache is, compared with Feast, Redis, PostgreSQL, MLflow, BentoML, Spark and scripts by hand. "
+        "Peers run at their better setting in the same run on the same machine, and answers are compared first. "
+        "Tables show the "
         f'{short_page.MOST_ROWS} strongest peers. "Times better" below 1, in bold, means that the peer is better.',
         "`make figures` writes this page. The repository has [every row, with the spread of the samples]"
-        "(../../benchmarks/results/tables.md), and [what is compared and how](../../benchmarks/README.md). `make bench` "
-        "measures a part again in about an hour; each topic names its own command.",
+        "(../../benchmarks/results/tables.md), and [what is compared and how](../../benchmarks/README.md). "
+        "`make bench` measures a part again in about an hour; each topic names its own command.",
         f"Measured at {usual}, unless a topic says otherwise.",
     ]
     for topic in short_page.TOPICS:

@@ -289,7 +289,7 @@ def test_the_short_page_has_few_rows_a_topic_and_names_the_peers_that_are_better
     own, feast = topics["One key over HTTP"], topics["One key over HTTP, Feast's request and answer"]
     assert f"**Better peers: {servers.SQLITE}.**" in own
     assert f"| {servers.SQLITE}: 40,000 /s | **0.25** |" in own
-    assert own.index(servers.SQLITE) < own.index(servers.RSGI)
+    assert own.index(servers.SQLITE) < own.index(servers.ASGI)
     assert feast.count("\n| Feast, ") == 2
     assert "Better in both comparisons, by 5 to 5 times." in feast
     assert 'Not measured: `make bench-night ARGS="--only night"` measures it.' in text
