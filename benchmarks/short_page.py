@@ -104,9 +104,9 @@ TOPICS = (
 
 
 def place_of(section: dict[str, Any]) -> str:
-    """Where and when a section was measured."""
+    """On which commit and machine a section was measured."""
     moment = machine.moments_of(section)[0]
-    return f"commit {moment['commit']}, {moment['at'][:10]}, {moment['cores']} cores, {moment['processor']}"
+    return f"commit {moment['commit']}, {moment['cores']} cores, {moment['processor']}"
 
 
 def topic_parts(

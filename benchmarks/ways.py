@@ -54,7 +54,7 @@ def _read(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]]) -> 
     used["store http-one"] = section
     runs = [run for each in section["passes"] for run in each["surfaces"]["Forecache"]["one core"]]
     rate, p50, p99 = (statistics.median(run[name] for run in runs) for name in ("requests_per_s", "p50_ms", "p99_ms"))
-    what = f"one key a request over HTTP, {number(rate)}/s of 16 clients on one core"
+    what = f"one key over HTTP, {number(rate)} requests/s of 16 clients on one core"
     return ["Batch, answering", what, number(p50), number(p99), _core_hours(1 / rate), command]
 
 
@@ -65,11 +65,11 @@ def _streamed(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]],
         return [f"Near real time, {how}", _NONE, "", "", "", command]
     used[f"stream {name}"] = section
     run = section["run"]
-    what = f"from an event to its answer over HTTP, {number(run['rate'])} events/s scored on live features"
+    what = f"from an event to its answer over HTTP, {number(run['rate'])} events/s"
     hours = core_hours_a_million(run, ENGINE, TAILER)
     beside = {each: core_hours_a_million(run, each) for each in (BROKER, READER)}
     if hours is not None:
-        what += f". Cost of engine and tailer; {', '.join(f'{each} {_told(cost)}' for each, cost in beside.items())}"
+        what += f"; plus {', '.join(f'{each} {_told(cost)}' for each, cost in beside.items())}"
     cost = _NONE if hours is None else _told(hours)
     return [f"Near real time, {how}", what, number(run["p50_ms"]), number(run["p99_ms"]), cost, command]
 
@@ -82,7 +82,7 @@ def _realtime(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]],
     used[f"realtime {name}"] = section
     ours = section["servers"][OURS]
     p50, p99 = (statistics.median(run[each] for run in ours["runs"]) for each in ("p50_ms", "p99_ms"))
-    what = f"50 candidates a request ranked by looked-up features, {number(ours['rate'])}/s on one core"
+    what = f"50 candidates ranked by looked-up features, {number(ours['rate'])} requests/s on one core"
     return [f"Real time, {model}", what, number(p50), number(p99), _core_hours(1 / ours["rate"]), command]
 
 
@@ -96,8 +96,7 @@ def _cached(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], n
     p50, p99, cpu_us = (statistics.median(run[each] for run in ours) for each in ("p50_ms", "p99_ms", "cpu_us"))
     share = statistics.median(run["hit_rate"] for run in ours)
     plain = _core_hours(statistics.median(run["cpu_us"] for run in without) / 1e6)
-    what = f"{number(section['rate'])} requests/s that repeat, {share:.0%} of them answered by the cache"
-    what += f" (the same requests without the cache: {plain} core-hours)"
+    what = f"{number(section['rate'])} repeated requests/s, {share:.0%} from the cache (without it {plain} core-hours)"
     return [way, what, number(p50), number(p99), _core_hours(cpu_us / 1e6), command]
 
 
