@@ -190,7 +190,7 @@ def page(found: Documents) -> str:
         "How fast Forecache is, compared with Feast, Redis, PostgreSQL, MLflow, BentoML, Spark and scripts by hand. "
         "Peers run at their better setting in the same run on the same machine, and answers are compared first. "
         "Tables show the "
-        f'{short_page.MOST_ROWS} strongest peers. "Times better" below 1, in bold, means that the peer is better.',
+        f'{short_page.MOST_PEERS} strongest peers. "Times better" below 1, in bold, means that the peer is better.',
         "`make figures` writes this page. The repository has [every row, with the spread of the samples]"
         "(../../benchmarks/results/tables.md), and [what is compared and how](../../benchmarks/README.md). "
         "`make bench` measures a part again in about an hour; each topic names its own command.",
@@ -210,7 +210,7 @@ def charts(found: Documents) -> dict[Path, str]:
     for topic in short_page.TOPICS:
         section = found[topic.benchmark].get(topic.section)
         if topic.is_contest and section is not None:
-            shown = topic.matching(BENCHMARKS[topic.benchmark][2](topic.section, section))[: short_page.MOST_ROWS]
+            shown = topic.shown(topic.matching(BENCHMARKS[topic.benchmark][2](topic.section, section)))
             if shown:
                 made[CHARTS / topic.file_name] = short_page.chart(topic, shown)
     return made

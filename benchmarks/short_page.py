@@ -1,4 +1,4 @@
-"""docs/explanation/benchmarks.md: by topic who is ahead, at most four rows of all that was measured, and a chart."""
+"""docs/explanation/benchmarks.md: by topic who is ahead, a few rows of all that was measured, and a chart."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,8 @@ from typing import Any
 from _common import machine
 from _common.rows import NEVER, Row, markdown, number, ratio_text
 
-MOST_ROWS = 4
+MOST_PEERS = 3
+"""Of a contest; other topics show all rows that they match."""
 HEADS = ["What", "Forecache", "Peer", "Times better"]
 HEADS_ALONE = ["What", "Forecache", "Beside"]
 _NOTES = re.compile(r" \(ratio: [^)]*\)|, (CPU )?(s|MB|GB)$")
@@ -55,6 +56,10 @@ class Topic:
         if not self.is_contest:
             return found
         return sorted((row for row in found if row.theirs is not None), key=self.times_better)
+
+    def shown(self, found: list[Row]) -> list[Row]:
+        """The rows of the page, of all that match."""
+        return found[:MOST_PEERS] if self.is_contest else found
 
     def times_better(self, row: Row) -> float:
         """How many times better Forecache is than the peer; below 1 the peer is better."""
@@ -123,7 +128,7 @@ def topic_parts(
     found, title = topic.matching(rows), f"{title[0].upper()}{title[1:]}"
     if section is None or not found:
         return [f"## {topic.title}", f"{title}. Not measured: `{topic.command}` measures it."]
-    shown, warnings = found[:MOST_ROWS], machine.warnings(topic.section, section)
+    shown, warnings = topic.shown(found), machine.warnings(topic.section, section)
     parts = [f"## {topic.title}"]
     if topic.is_contest:
         parts += [*([verdict(topic, found)] if len(found) > 1 else []), _contest(topic, shown)]
