@@ -148,7 +148,8 @@ def _print_markdown(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         default = _format_value(_portable_default(row["default"]))
         shown = f"`{default}`" if default else ""
-        click.echo(f"| `{row['variable']}` | {shown} | {row['takes'].replace(' | ', ', ')} | {row['description']} |")
+        takes = "" if row["takes"] == "text" else row["takes"].replace(" | ", ", ")
+        click.echo(f"| `{row['variable']}` | {shown} | {takes} | {row['description']} |")
 
 
 def _portable_default(default: Any) -> Any:
