@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Predictions, features and models in a notebook
 #
-# The project is the one that `forecache init shop` makes, after its `make demo`. A notebook that is opened in its
-# folder needs no settings; elsewhere, `FORECACHE_HOME` names the home and `FORECACHE_PROJECT` the package.
+# The project is that of `forecache init shop`, after its `make demo`. A notebook in its folder needs no settings;
+# elsewhere, set `FORECACHE_HOME` and `FORECACHE_PROJECT`.
 
 # %%
 import forecache as fc
@@ -11,9 +11,8 @@ found = fc.predictions("returns")
 found.table, found.version, found.date, len(found)
 
 # %% [markdown]
-# A frame becomes what you work with: `to_pandas()`, `to_polars()`, `to_arrow()`. It holds the newest as-of date, or the
-# one that `date=` names, and of the table only that date's files are read. `fc.sql` reads all tables of the lake by
-# their names.
+# A frame has `to_pandas()`, `to_polars()` and `to_arrow()`. It holds the newest as-of date, or that of `date=`.
+# `fc.sql` reads all tables of the lake by their names.
 
 # %%
 fc.sql("""
@@ -38,7 +37,7 @@ returns
 fc.model("returns")
 
 # %% [markdown]
-# It scores any frame with the features, as a nightly run does: what if everybody had ordered three times more?
+# It scores any frame with the features: what if everybody had ordered three times more?
 
 # %%
 frame = fc.features("customer").to_pandas()
@@ -55,8 +54,7 @@ fc.explain("returns", found.to_pandas().customer[0])
 # %% [markdown]
 # ## Tests without a lake
 #
-# `forecache.testing` computes the parts of a declaration from rows that you write by hand, by the functions of the
-# nightly run and in a temporary home.
+# `forecache.testing` computes the parts of a declaration from a few rows, by the functions of the nightly run.
 
 # %%
 from datetime import datetime, timedelta, timezone
