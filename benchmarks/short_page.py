@@ -131,7 +131,8 @@ def topic_parts(
     shown, warnings = topic.shown(found), machine.warnings(topic.section, section)
     parts = [f"## {topic.title}"]
     if topic.is_contest:
-        parts += [*([verdict(topic, found)] if len(found) > 1 else []), _contest(topic, shown)]
+        is_all_said = len(found) == len(shown) and topic.times_better(found[0]) >= 1
+        parts += [*([] if is_all_said else [verdict(topic, found)]), _contest(topic, shown)]
         parts.append(f"![{direction(topic).capitalize()}]({charts}/{topic.file_name})")
     else:
         parts.append(_alone(shown))
@@ -159,8 +160,10 @@ def _alone(rows: list[Row]) -> str:
 
 
 def verdict(topic: Topic, found: list[Row]) -> str:
-    """Who is ahead of several comparisons, in a sentence."""
+    """Who is ahead, in a sentence."""
     times = [topic.times_better(row) for row in found]
+    if len(times) == 1:
+        return "**The peer is better.**" if times[0] < 1 else "Better than the peer."
     ahead = list(dict.fromkeys(row.peer for row, each in zip(found, times, strict=True) if each < 1))
     of = "all comparisons" if len(found) > 2 else "both comparisons"
     if times[0] >= 1:
