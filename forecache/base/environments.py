@@ -21,6 +21,8 @@ LOCAL = "local"
 """Name of what the variables alone say, where no environment is chosen."""
 TRIAL_FILE = "trial.json"
 """File in the home of a trial, which is there once the trial is whole."""
+TRIAL_LAKE_FILE = "lake.uri"
+"""File in the home of a trial whose lake is in a bucket: the URI of the lake."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECRET_FILE = "file:"  # and not the URI of a file, which begins with file://
@@ -145,6 +147,14 @@ def _anchor(key: str, value: Any, folder: Path) -> Any:
     if key not in _FOLDERS or not isinstance(value, str) or not value or "://" in value:
         return value
     return str(folder / Path(value).expanduser())
+
+
+def read_trial_lake(home: Path) -> str:
+    """The URI of the lake of the trial, or of the draft of one, with this home; "" if the lake is in the home."""
+    try:
+        return (home / TRIAL_LAKE_FILE).read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 TRIAL_VALUES: Mapping[str, Any] = {

@@ -250,6 +250,12 @@ class BucketFolder:
         with self._reach():
             self._obstore.rename(self._store, name, new_name)
 
+    def copy(self, name: str, new_name: str) -> None:
+        """Let the object store copy an object; FileNotFoundError if there is none."""
+        begin_work(f"copying {self}/{name}")
+        with self._reach():
+            self._obstore.copy(self._store, name, new_name)
+
     def delete(self, names: list[str]) -> None:
         begin_work(f"deleting files of {self}")
         if names:

@@ -24,7 +24,11 @@ class EnvironmentSettings(BaseSettings):
     environments: str = Field(
         "", description="File of the environments. Default: the nearest environments.toml in this folder or above."
     )
-    trials: str = Field("", description="Folder of this installation's trials. Default: HOME-trials.")
+    trials: str = Field(
+        "",
+        description="Folder of this installation's trials; with a lake in a bucket, a prefix there for their lakes. "
+        "Default: HOME-trials and LAKE-trials.",
+    )
 
 
 class StreamSettings(BaseSettings):

@@ -29,6 +29,7 @@ from forecache.base.environments import (
     NamedEnvironment,
     list_environments,
     read_environment,
+    read_trial_lake,
     require_name,
 )
 from forecache.base.errors import NotFoundError, SettingsError
@@ -81,7 +82,7 @@ class Settings(
     _chosen: NamedEnvironment | None = PrivateAttr(None)
 
     @field_validator(
-        "landing", "lake", "store", "mlflow_artifacts", "training_checkpoints",
+        "landing", "lake", "store", "trials", "mlflow_artifacts", "training_checkpoints",
         "reader_public_url", "dagster_public_url", "mlflow_public_url",
     )  # fmt: skip
     @classmethod
@@ -112,7 +113,13 @@ class Settings(
     def trials_path(self) -> Path:
         """Folder with a home for each trial that defers to this environment."""
         home = self.home_path
-        return Path(self.trials).expanduser().resolve() if self.trials else home.with_name(f"{home.name}-trials")
+        is_folder = self.trials and "://" not in self.trials
+        return Path(self.trials).expanduser().resolve() if is_folder else home.with_name(f"{home.name}-trials")
+
+    @property
+    def trials_uri(self) -> str:
+        """Prefix of a bucket with a lake for each trial, if the lake is in that bucket."""
+        return self.trials if "://" in self.trials else f"{self.lake_uri}-trials"
 
     def refuse_in_trial(self, action: str) -> None:
         """Raise SettingsError if this is a trial, whose settings allow nothing that leaves its home."""
@@ -245,8 +252,9 @@ def trial_settings(base: Settings, name: str, **overrides: object) -> Settings:
     """The settings of a trial that defers to an environment."""
     name = require_name(name, kind="a trial")
     values = {key: getattr(base, key) for key in Settings.model_fields}
-    own = {"home": base.trials_path / name, "landing": base.landing_uri, "env": f"{base.env or LOCAL}/{name}"}
-    made = _build({**values, **overrides, **TRIAL_VALUES, **own})
+    home = base.trials_path / name
+    own = {"home": home, "landing": base.landing_uri, "env": f"{base.env or LOCAL}/{name}"}
+    made = _build({**values, **overrides, **TRIAL_VALUES, **own, "lake": read_trial_lake(home)})
     made._base = base
     return made
 

@@ -3,27 +3,26 @@ and models are those of a run from nothing, also if the process is killed at any
 
 import shutil
 import signal
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from adopt_job import Ran, run_and_tell, run_date, run_until
+from store_services import minio_server
+from tried_base import end, objects
 from try_job import DAYS, contents, copy_project, land_sales, run_from_nothing, try_full
 from warm import start
 
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.kit.delta.tables import open_table
 from forecache.models.tracking.client import connect_mlflow
+from forecache.plugins.trials.trial import remove
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 FEATURE = ("count(*) AS purchases", "count(*) * 2 AS purchases")
 PROVENANCE = ("scored_at", "run_id", "model_version", "feature_version")
-
-
-def end(process: Any) -> None:
-    process.join(300)
-    assert process.exitcode == 0
 
 
 def rows_of(settings: Settings, table: str, *, but: tuple[str, ...] = ("scored_at", "run_id")) -> list[dict[str, Any]]:
@@ -35,31 +34,37 @@ def rows_of(settings: Settings, table: str, *, but: tuple[str, ...] = ("scored_a
 class Sides:
     """An installation, a trial in it of a change with a full run, and what the changed project gives from nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, places: Mapping[str, Any] = {}) -> None:
+        self.places = places
         self.folder, self.home = folder, folder / "home"
         self.old, self.new, self.truth = folder / "before", folder / "after", load_settings("", home=folder / "truth")
 
     @classmethod
-    def make(cls, folder: Path) -> "Sides":
-        made = cls(folder)
+    def make(cls, folder: Path, places: Mapping[str, Any] = {}) -> "Sides":
+        made = cls(folder, places)
         copy_project(made.old)
         copy_project(made.new, before=FEATURE[0], after=FEATURE[1])
-        for project, home in ((made.old, made.home), (made.new, made.truth.home_path)):
+        for project, home, of in ((made.old, made.home, places), (made.new, made.truth.home_path, {})):
             land_sales(home / "landing")
-            end(start(run_from_nothing, project, home, {}))
-        end(start(try_full, made.new, made.home, "change", {}))
+            end(start(run_from_nothing, project, home, of))
+        end(start(try_full, made.new, made.home, "change", places))
         return made
 
     def run(self, job: str = "full") -> Ran:
         """Run the changed project in the installation; the trial is only read."""
-        before = contents(self.folder / "home-trials")
-        ran = run_and_tell(start, self.new, self.home, job)
-        assert contents(self.folder / "home-trials") == before
+        before = self.read_trial_contents()
+        ran = run_and_tell(start, self.new, self.home, job, self.places)
+        assert self.read_trial_contents() == before
         return ran
+
+    def read_trial_contents(self) -> dict[str, str]:
+        remote = self.settings.lake_is_remote
+        found = objects(self.settings, self.settings.trials_uri) if remote else {}
+        return contents(self.folder / "home-trials") | found
 
     @property
     def settings(self) -> Settings:
-        return load_settings("", home=self.home)
+        return load_settings("", home=self.home, **self.places)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +141,30 @@ def test_a_trial_that_is_removed_while_it_is_read_is_left_out(sides: Sides) -> N
 
 @pytest.mark.parametrize("step", ["decided", "committed"])
 def test_a_kill_at_a_step_of_taking_over_is_finished_by_the_next_run(sides: Sides, step: str) -> None:
-    process = start(run_until, sides.new, sides.home, step)
+    process = start(run_until, sides.new, sides.home, step, {})
     process.join(300)
     assert process.exitcode == -signal.SIGKILL
     assert sides.run().computed == []
     assert rows_of(sides.settings, "features_spend") == rows_of(sides.truth, "features_spend")
+
+
+@pytest.mark.parametrize("step", ["decided", "committed"])
+def test_a_trial_in_a_bucket_is_taken_over_by_copies_also_after_a_kill(tmp_path: Path, step: str) -> None:
+    with minio_server(tmp_path / "minio", "cloud") as options:
+        places = {"lake": "s3://cloud/lake", "trials": "s3://cloud/tried", "storage_options": options}
+        sides = Sides.make(tmp_path, places)
+        process = start(run_until, sides.new, sides.home, step, places)
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL
+        ran = sides.run()
+        assert ran.computed == []
+        assert {"score spend", "train spend", "training_set spend"} <= {*ran.taken_over}
+        own = objects(sides.settings, "s3://cloud/lake")
+        remove(sides.settings, "change")
+        assert objects(sides.settings, "s3://cloud/tried") == {}
+        assert objects(sides.settings, "s3://cloud/lake") == own
+        for table in ("features_habits", "features_spend"):
+            assert rows_of(sides.settings, table) == rows_of(sides.truth, table)
+        ours, theirs = (rows_of(each, "predictions_spend", but=PROVENANCE) for each in (sides.settings, sides.truth))
+        assert ours == theirs
+        assert sides.run("nightly").worked == []

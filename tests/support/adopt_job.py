@@ -1,5 +1,6 @@
 """Runs of a changed project in an installation beside its trial, in processes of their own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from multiprocessing import get_context
@@ -28,20 +29,20 @@ class Ran:
         return sorted({each for each in self.worked if each.split()[0] in COMPUTED} - set(self.taken_over))
 
 
-def run_and_tell(start: Any, project: Path, home: Path, job: str) -> Ran:
+def run_and_tell(start: Any, project: Path, home: Path, job: str, more: Mapping[str, Any]) -> Ran:
     ours, theirs = get_context("fork").Pipe()
-    process = start(_run, project, home, job, theirs)
+    process = start(_run, project, home, job, more, theirs)
     found: Ran = ours.recv()
     process.join(300)
     assert process.exitcode == 0
     return found
 
 
-def _run(project: Path, home: Path, job: str, told: Any) -> None:
+def _run(project: Path, home: Path, job: str, more: Mapping[str, Any], told: Any) -> None:
     from forecache.lake.ledger import last_record
     from forecache.runs import RunRequest, run_in_process
 
-    settings, ran = use_project(project, home), Ran()
+    settings, ran = use_project(project, home, **more), Ran()
 
     def note(message: str, share: float | None = None) -> None:
         ran.said.append(message)
@@ -66,9 +67,9 @@ def run_date(project: Path, home: Path, night: date) -> None:
     run_in_process(use_project(project, home), RunRequest(["spend"], nights=(night, night)))
 
 
-def run_until(project: Path, home: Path, step: str) -> None:
+def run_until(project: Path, home: Path, step: str, more: Mapping[str, Any]) -> None:
     """Run the nightly job, and die at a step of a commit to the lake."""
     from forecache.runs import RunRequest, run_in_process
 
     lake_step.on_step = dies_at(step)
-    run_in_process(use_project(project, home), RunRequest(["spend"], nights=(DAYS[-1], DAYS[-1])))
+    run_in_process(use_project(project, home, **more), RunRequest(["spend"], nights=(DAYS[-1], DAYS[-1])))

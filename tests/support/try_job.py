@@ -73,19 +73,19 @@ def run_day(project: Path, home: Path, night: date) -> None:
     run_in_process(use_project(project, home), RunRequest(["spend"], nights=(night, night)))
 
 
-def try_once(project: Path, home: Path, name: str) -> None:
+def try_once(project: Path, home: Path, name: str, more: Mapping[str, Any]) -> None:
     """Try the project in a trial of the home."""
     from forecache.plugins.trials.run_trial import choose, open_trial, run_trial
 
-    with open_trial(use_project(project, home), name) as run:
+    with open_trial(use_project(project, home, **more), name) as run:
         run_trial(run, choose(run, (), None, "nightly"), "nightly")
 
 
-def try_until(project: Path, home: Path, name: str, step: str) -> None:
+def try_until(project: Path, home: Path, name: str, step: str, more: Mapping[str, Any]) -> None:
     """Try it, and die at a step."""
     for steps in (try_step, lake_step, publish_step):
         steps.on_step = dies_at(step) if step in steps.names else None
-    try_once(project, home, name)
+    try_once(project, home, name, more)
 
 
 def try_full(project: Path, home: Path, name: str, more: Mapping[str, Any]) -> None:

@@ -2,10 +2,9 @@
 
 A run asks for it just before it would compute. Rows are read and counted first, and then committed by the run's own
 commit with its own inputs, so a kill at any instant leaves what a kill of the run would leave. Data files are hard
-links to those of the trial.
+links to those of the trial, or in a bucket copies that the object store makes.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from forecache.base.errors import DamagedError
 from forecache.base.results import Progress
 from forecache.kit.delta.errors import open_data_file
-from forecache.kit.delta.files import DataFile, describe_file, new_path, place_of
+from forecache.kit.delta.files import DataFile, describe_files, new_path, place_of
 from forecache.kit.delta.log import active_files, group_by_partition, open_if_exists
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
 from forecache.kit.delta.tables import commit_partitions, replace_table
@@ -28,6 +27,7 @@ from forecache.lake.ledger import StageRecord, last_record, last_records
 from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
 from forecache.models.training.spec import RESULT_FILE
 from forecache.plugins.trials.equal_work import OTHER_WORK, Numbers, OtherSide, other_sides
+from forecache.plugins.trials.share_files import share_files
 from forecache.scoring.tasks.prediction_file import open_output
 
 
@@ -167,13 +167,13 @@ def _report_moved(stage: Stage, side: OtherSide, why: str, progress: Progress, d
 def _take_files(
     side: OtherSide, table: str, files: Sequence[DataFile], numbers: Mapping[str, Numbers]
 ) -> list[DataFile] | None:
-    """Read a trial's files whole, and link them into the table's folder, or write them again with the numbers of
+    """Read a trial's files whole, and link or copy them into the table, or write them again with the numbers of
     versions here; None if one cannot be read, or has a version that is not known here."""
     source, target = place_of(side.trial, table), place_of(side.base, table)
     theirs, ours, folder = source.open(), target.open(), new_folder()
-    found = []
-    for place, file in enumerate(files):
-        path = new_path(folder, file.partition, number=place)
+    paths = {file.path: new_path(folder, file.partition, number=place) for place, file in enumerate(files)}
+    differing = set()
+    for file in files:
         try:
             differs = _compare_numbers(theirs, file, table, numbers)
         except (DamagedError, FileNotFoundError):
@@ -181,14 +181,13 @@ def _take_files(
         if differs is None:
             return None
         if differs:
-            _write_renumbered(theirs, ours, file.path, path, table, numbers)
-        else:
-            linked = Path(target.uri) / path
-            linked.parent.mkdir(parents=True, exist_ok=True)
-            os.link(Path(source.uri) / file.path, linked)
-        described = describe_file(ours, path, ours.get_file_info(path).size)
-        assert described is not None, path
-        found.append(described)
+            differing.add(file.path)
+    share_files(source, target, {path: new for path, new in paths.items() if path not in differing})
+    for path in differing:
+        _write_renumbered(theirs, ours, path, paths[path], table, numbers)
+    described = describe_files(ours, [(path, ours.get_file_info(path).size) for path in paths.values()])
+    found = [file for file in described if file is not None]
+    assert len(found) == len(paths), table
     return found
 
 

@@ -55,11 +55,11 @@ def open_trial(
         remove(base, name)
     with hold_trial(base, name, "tries", waiting=wait):
         try_step("locked")
-        settings = trial_settings(base, name)
-        known = read_trial(settings)
-        if known is None:
+        made = read_trial(trial_settings(base, name))
+        if made is None:
             progress(f"forking {base.env or 'this installation'}", None)
-        yield TrialRun(settings, known or fork(base, name))
+            made = fork(base, name)
+        yield TrialRun(trial_settings(base, name), made)
 
 
 class _ComputeLook(ProcessRun):

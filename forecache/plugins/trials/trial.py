@@ -2,6 +2,7 @@
 
 <trials>/NAME/trial.json   what was forked, and when; written last, before the draft of the fork gets its name
 <trials>/NAME/lake/...     the tables, at the versions of the fork and later
+<trials>/NAME/lake.uri     instead, if the environment's lake is in a bucket: where in it the tables are
 <trials>/NAME/mlflow/...   the registry, with the versions of the fork and later
 <trials>/.NAME.lock        held by the process that makes, runs or removes the trial
 """
@@ -18,15 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.code_version import code_version
-from forecache.base.environments import LOCAL, TRIAL_FILE, require_name
+from forecache.base.environments import LOCAL, TRIAL_FILE, TRIAL_LAKE_FILE, read_trial_lake, require_name
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError
 from forecache.base.files import lock, move_durably, write_durably
 from forecache.base.settings import Settings, trial_settings
 from forecache.base.steps import try_step
+from forecache.kit.delta.files import Place
 from forecache.kit.delta.tables import open_table, table_names
+from forecache.kit.installation import open_lake
 from forecache.models.training.spec import RESULT_FILE
-from forecache.plugins.trials.fork_lake import copy_folder, fork_lake, link_folder
+from forecache.plugins.trials.fork_lake import copy_folder, fork_lake, link_folder, place_of_lake
 from forecache.plugins.trials.fork_models import fork_models, forked_runs
+from forecache.plugins.trials.share_files import open_place, require_near
 from forecache.serve.store.layout import REALTIME
 
 _FORMAT = 1
@@ -101,11 +105,10 @@ def fork(base: Settings, name: str) -> Trial:
     trial, folder = trial_settings(base, name), base.trials_path
     folder.mkdir(parents=True, exist_ok=True)
     forked_at = datetime.now(timezone.utc)
-    for draft in folder.glob(f"{_DRAFT}{name}+*"):  # of a process that held this trial before
-        shutil.rmtree(draft)
+    _remove_drafts(base, name)
     draft = _new_draft(base, name)
-    tables = fork_lake(base, draft / "lake")
-    copy_folder(base.store_path / REALTIME, draft / "store" / REALTIME)
+    tables = fork_lake(base, _new_lake(base, draft))
+    copy_folder(Place(str(base.store_path / REALTIME)), Place(str(draft / "store" / REALTIME)))
     database = draft / "mlflow" / "mlflow.db"
     models = fork_models(base, trial, database)
     _fork_trainings(base, draft / "training", forked_runs(database))
@@ -125,6 +128,34 @@ def _new_draft(base: Settings, name: str) -> Path:
     return base.trials_path / f"{_DRAFT}{name}+{uuid.uuid4().hex[:8]}"
 
 
+def _new_lake(base: Settings, draft: Path) -> str:
+    """The place of the lake of a new draft; in a bucket one that no trial had before, as objects cannot be moved.
+
+    SettingsError if the files of the environment's lake cannot be linked or copied there.
+    """
+    is_remote = base.lake_is_remote or "://" in base.trials
+    prefix = draft.name.removeprefix(_DRAFT).replace("+", "-")
+    lake = f"{base.trials_uri}/{prefix}" if is_remote else str(draft / "lake")
+    require_near(place_of_lake(base), Place(lake))
+    draft.mkdir(parents=True)
+    if is_remote:
+        write_durably(draft / TRIAL_LAKE_FILE, lake)  # before its first object, so that the next process can remove it
+    return lake
+
+
+def _find_drafts(base: Settings, name: str) -> list[Path]:
+    return list(base.trials_path.glob(f"{_DRAFT}{name}+*"))
+
+
+def _remove_drafts(base: Settings, name: str) -> None:
+    """Remove what processes that held a trial before have left half made or half removed."""
+    for draft in _find_drafts(base, name):
+        if uri := read_trial_lake(draft):
+            lake = open_place(Place(uri, base.storage_options))
+            lake.delete(lake.names())
+        shutil.rmtree(draft)
+
+
 def _fork_trainings(base: Settings, target: Path, runs: set[str]) -> None:
     """Link the folders of trainings that have ended and whose run was forked, so that equal inputs are not trained."""
     from forecache.models.tracking.runs import RUN_FILE, read_run_id
@@ -141,14 +172,14 @@ def remove(base: Settings, name: str) -> None:
     NotFoundError if there is none of that name, ConflictError if a process uses it.
     """
     trial = trial_settings(base, name)
-    if not trial.home_path.is_dir():
+    if not (trial.home_path.is_dir() or _find_drafts(base, name)):
         known = ", ".join(each.name for _, each in list_trials(base)) or "none"
         raise NotFoundError(f"There is no trial {trial.env!r}.", remedy=f"There are: {known}.")
     with hold_trial(base, name, "removes it"):
-        # Under another name first, so that a kill leaves no trial that lacks something.
-        draft = _new_draft(base, name)
-        move_durably(trial.home_path, draft)
-        shutil.rmtree(draft)
+        if trial.home_path.is_dir():
+            # Under another name first, so that a kill leaves no trial that lacks something.
+            move_durably(trial.home_path, _new_draft(base, name))
+        _remove_drafts(base, name)
 
 
 def changed_tables(trial: Settings, made: Trial) -> dict[str, int]:
@@ -158,8 +189,8 @@ def changed_tables(trial: Settings, made: Trial) -> dict[str, int]:
 
 
 def own_bytes(trial: Settings) -> int:
-    """Bytes that a trial takes on the disk beside those that it has in common with others."""
-    total = 0
+    """Bytes that a trial takes on the disk beside those that it has in common with others, and in a bucket."""
+    total = sum(open_lake(trial).sizes().values()) if trial.lake_is_remote else 0
     for folder, _, files in os.walk(trial.home_path):
         places = [folder, *(os.path.join(folder, name) for name in files)]
         for place in map(os.lstat, places):
