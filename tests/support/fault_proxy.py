@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 FAULTS = ("busy", "reset", "lost")
 _BUSY = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 _PER_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
-_TELL = "/proxy/injected"
+_TELL = "/proxy/counts"
 
 Kind = Literal["commit", "end of upload", "other"]
 
@@ -68,9 +68,18 @@ class Proxy:
 
     def injected(self, kind: Kind) -> dict[str, int]:
         """The faults so far in requests of a kind, by fault."""
-        with urllib.request.urlopen(self.address + _TELL, timeout=60) as answer:
-            counts = json.load(answer)
+        counts = self._counts()
         return {fault: counts.get(f"{fault} {kind}", 0) for fault in FAULTS}
+
+    def requests(self) -> dict[str, int]:
+        """The requests so far by method, those for copies as COPY, and the bytes of all bodies as `bytes`."""
+        counts = self._counts()
+        return {name: counts.get(name, 0) for name in ("GET", "HEAD", "PUT", "POST", "DELETE", "COPY", "bytes")}
+
+    def _counts(self) -> dict[str, int]:
+        with urllib.request.urlopen(self.address + _TELL, timeout=60) as answer:
+            counts: dict[str, int] = json.load(answer)
+        return counts
 
 
 @contextmanager
@@ -97,10 +106,14 @@ class Dice:
     """Draws the fault of each request."""
 
     def __init__(self, faults: list[Faults], seed: int) -> None:
-        self.injected: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self._faults = {some.kind: some for some in faults}
         self._left = {some.kind: some.most for some in faults if some.most is not None}
         self._random, self._lock = random.Random(seed), threading.Lock()
+
+    def count(self, what: str, num_bytes: int) -> None:
+        with self._lock:
+            self.counts.update({what: 1, "bytes": num_bytes})
 
     def draw(self, method: str, path: str) -> str:
         """The fault of a request; an empty word where it has none."""
@@ -112,7 +125,7 @@ class Dice:
             for fault in FAULTS:
                 number -= getattr(self._faults[kind], fault)
                 if number < 0:
-                    self.injected[f"{fault} {kind}"] += 1
+                    self.counts[f"{fault} {kind}"] += 1
                     if kind in self._left:
                         self._left[kind] = (self._left[kind] or 0) - 1
                     return fault
@@ -182,8 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self._body()
         if self.path == _TELL:
-            self._answer(200, [], json.dumps(self.dice.injected).encode())
+            self._answer(200, [], json.dumps(dict(self.dice.counts)).encode())
             return
+        self.dice.count("COPY" if "x-amz-copy-source" in self.headers else self.command, len(body))
         time.sleep(self.line.distance.latency_s)
         fault = self.dice.draw(self.command, self.path)
         if fault == "busy":
@@ -192,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         else:
             status, headers, content = self._forward(body)
+            self.dice.count("answers", len(content))
             if fault == "lost":
                 self._reset()
             else:

@@ -34,7 +34,7 @@ _SMALL_BYTES = 1 << 16
 _NUMBERED = re.compile(r"(\d{20})\.")
 _LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"  # the one file of a log that is written again; optional in the protocol
 _TRIES = 10
-_TABLES_AT_ONCE = 8  # in a bucket, whose answers are waited for
+_TABLES_AT_ONCE = 4  # in a bucket, whose answers are waited for
 
 
 def fork_lake(base: Settings, lake: str) -> dict[str, int]:
@@ -69,6 +69,7 @@ def fork_lake(base: Settings, lake: str) -> dict[str, int]:
 
 
 def place_of_lake(settings: Settings) -> Place:
+    """The lake as a place that files are shared from; a folder without links in its path."""
     uri = settings.lake_uri if settings.lake_is_remote else str(Path(settings.lake_uri).resolve())
     return Place(uri, settings.storage_options)
 

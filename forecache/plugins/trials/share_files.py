@@ -14,7 +14,7 @@ from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.folders import BucketFolder, Folder, open_folder
 from forecache.kit.delta.files import Place
 
-_COPIES_AT_ONCE = 32
+_COPIES_AT_ONCE = 16
 
 
 def open_place(place: Place) -> Folder:
