@@ -148,14 +148,14 @@ def test_a_kill_at_a_step_of_taking_over_is_finished_by_the_next_run(sides: Side
     assert rows_of(sides.settings, "features_spend") == rows_of(sides.truth, "features_spend")
 
 
-@pytest.mark.parametrize("step", ["decided", "committed"])
-def test_a_trial_in_a_bucket_is_taken_over_by_copies_also_after_a_kill(tmp_path: Path, step: str) -> None:
+def test_a_trial_in_a_bucket_is_taken_over_by_copies_also_after_kills(tmp_path: Path) -> None:
     with minio_server(tmp_path / "minio", "cloud") as options:
         places = {"lake": "s3://cloud/lake", "trials": "s3://cloud/tried", "storage_options": options}
         sides = Sides.make(tmp_path, places)
-        process = start(run_until, sides.new, sides.home, step, places)
-        process.join(300)
-        assert process.exitcode == -signal.SIGKILL
+        for step in ("decided", "committed"):
+            process = start(run_until, sides.new, sides.home, step, places)
+            process.join(300)
+            assert process.exitcode == -signal.SIGKILL
         ran = sides.run()
         assert ran.computed == []
         assert {"score spend", "train spend", "training_set spend"} <= {*ran.taken_over}

@@ -132,3 +132,4 @@ def test_the_commands_try_list_ask_and_remove_a_trial_of_a_protected_environment
     if secret:
         assert [uri for uri in objects(base.settings, base.settings.trials_uri) if "/asked-" in uri] == []
         assert files_with(secret, base.home, base.settings.trials_path) == []
+        assert not any(secret in each.stdout + each.stderr for each in (done, asked, listed))

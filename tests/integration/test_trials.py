@@ -1,8 +1,10 @@
 """Trials: forks while others write and clean up, models under their numbers, and nothing that leaves a trial's home."""
 
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -11,13 +13,20 @@ import pytest
 from alert_receivers import receiver
 from deltalake import DeltaTable, write_deltalake
 from letters import accepted, smtp_server
+from store_services import minio_server
+from tried_base import objects
 from try_job import answers, contents, copy_project, land_sales, record_often, run_from_nothing, try_full
 from warm import start
 
-from forecache.base.errors import ConflictError, NotFoundError, SettingsError
+from forecache.base.errors import ConflictError, NotFoundError, SettingsError, UnreachableError
+from forecache.base.folders import BucketFolder
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.cli.main import main
-from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.files import place_of, read_file_rows
+from forecache.kit.delta.log import active_files
+from forecache.kit.delta.tables import append_rows, open_table, remove_table
+from forecache.kit.installation import open_lake, open_state
 from forecache.kit.smtp import Relay
 from forecache.lake.ledger import StageRecord, append_records, ledger_records
 from forecache.models.tracking.records import find_version, find_versions
@@ -85,11 +94,123 @@ def test_a_fork_outlives_what_its_base_removes_and_leaves_what_it_has_when_it_is
     assert {name: value for name, value in before.items() if "numbers" not in name} == contents(settings.home_path)
 
 
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Settings]:
+    """An installation whose lake is on a real S3-compatible server."""
+    with minio_server(tmp_path / "minio", "cloud") as options:
+        yield load_settings("", home=tmp_path / "remote", lake="s3://cloud/a/lake", storage_options=options)
+
+
+def add_remote(settings: Settings, name: str, numbers: list[int]) -> None:
+    texts = [f"a b/ü%2F={number % 3}" for number in numbers]
+    rows = pa.table({"number": pa.array(numbers, pa.int64()), "text": texts})
+    append_rows(settings, name, rows, partition_by=["text"])
+
+
+def read_rows(settings: Settings, name: str, version: int | None = None) -> list[tuple[int, str]]:
+    """All rows of a table by each of the ways that this project reads it, which have to agree."""
+    delta = open_table(settings, name, version=version)
+    native = open_dataset(delta).to_table()
+    filesystem, schema = place_of(settings, name).open(), native.schema
+    own = pa.Table.from_batches(read_file_rows(filesystem, name, active_files(delta), schema), schema)
+    found = [
+        sorted(zip(rows["number"].to_pylist(), rows["text"].to_pylist(), strict=True))
+        for rows in (native, own, delta.to_pyarrow_table())
+    ]
+    assert found[0] == found[1] == found[2]
+    return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trials", ["", "s3://cloud/trials"])
+def test_a_fork_in_a_bucket_has_each_table_with_its_history_and_outlives_what_its_base_removes(
+    remote: Settings, trials: str
+) -> None:
+    places = {"home": remote.home_path, "lake": remote.lake, "storage_options": remote.storage_options}
+    base = load_settings("", trials=trials, **places)
+    for number in range(4):
+        add_remote(base, "numbers", list(range(10 * number, 10 * number + 10)))
+    open_table(base, "numbers").create_checkpoint()
+    add_remote(base, "numbers", [100])
+    record(base, "numbers", 4)
+    open_state(base).write("sent.json", b"{}")
+    open_table(base, "numbers").optimize.compact()
+    before, rows = objects(base, "s3://cloud"), [read_rows(base, "numbers", version) for version in range(6)]
+    made, other = fork(base, "x"), fork(base, "y")
+    trial = trial_settings(base, "x")
+    assert base.trials_uri == ("s3://cloud/trials" if "://" in trials else "s3://cloud/a/lake-trials")
+    assert re.fullmatch(f"{base.trials_uri}/x-[0-9a-f]{{8}}", trial.lake_uri)
+    assert trial.home_path == base.home_path.with_name("remote-trials") / "x"
+    assert {uri: tag for uri, tag in objects(base, "s3://cloud").items() if uri in before} == before
+    assert made.tables == other.tables == {"numbers": 5, "stage_ledger": 0}
+    assert [read_rows(trial, "numbers", version) for version in range(6)] == rows
+    assert ledger_records(trial) == ledger_records(base)
+    assert open_state(trial).read("sent.json") == open_state(base).read("sent.json")
+    assert own_bytes(trial) > sum(size for name, size in open_lake(base).sizes().items() if "numbers" in name)
+
+    add_remote(trial, "numbers", [1000])
+    add_remote(base, "numbers", [2000])
+    table = open_table(base, "numbers")
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    assert read_rows(trial, "numbers")[-1][0] == 1000
+    assert [read_rows(trial, "numbers", version) for version in range(6)] == rows
+    assert changed_tables(trial, made) == {"numbers": 6}
+    remove_table(base, "numbers")
+    assert len(read_rows(trial, "numbers")) == 42
+
+    before = objects(base, base.lake_uri) | objects(base, trial_settings(base, "y").lake_uri)
+    remove(base, "x")
+    assert objects(base, "s3://cloud") == before
+    assert [each.name for _, each in list_trials(base)] == ["y"]
+
+
+@pytest.mark.slow
+def test_a_trial_in_a_bucket_that_is_partly_removed_can_be_removed_again(
+    remote: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_remote(remote, "numbers", [1])
+    before = objects(remote, "s3://cloud")
+    fork(remote, "x")
+
+    def fail(folder: BucketFolder, names: list[str]) -> None:
+        raise UnreachableError("The store does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BucketFolder, "delete", fail)
+        with pytest.raises(UnreachableError):
+            remove(remote, "x")
+    assert list_trials(remote) == []
+    assert objects(remote, "s3://cloud") != before
+    remove(remote, "x")
+    assert objects(remote, "s3://cloud") == before
+    with pytest.raises(NotFoundError, match="no trial 'local/x'"):
+        remove(remote, "x")
+
+
+@pytest.mark.slow
+def test_forks_of_a_bucket_beside_a_writer_name_no_version_that_they_lack(remote: Settings) -> None:
+    add_remote(remote, "numbers", [0])
+    record(remote, "numbers", 0)
+    places = {"lake": remote.lake, "storage_options": remote.storage_options}
+    writer = start(record_often, remote.home_path, 12, places)
+    made = []
+    while writer.is_alive():
+        made.append(fork(remote, f"n{len(made)}"))
+    assert writer.exitcode == 0
+    assert len({each.tables["numbers"] for each in made}) > 2
+    for each in made:
+        trial, version = trial_settings(remote, each.name), each.tables["numbers"]
+        assert sorted(row["number"] for row in open_table(trial, "numbers").to_pyarrow_table().to_pylist()) == list(
+            range(version + 1)
+        )
+        assert max(row.delta_version for row in ledger_records(trial)) <= version
+
+
 @pytest.mark.slow
 def test_forks_beside_a_writer_name_no_version_that_they_lack(settings: Settings) -> None:
     add(settings, "numbers", 0)
     record(settings, "numbers", 0)
-    writer = start(record_often, settings.home_path, 60)
+    writer = start(record_often, settings.home_path, 60, {})
     made = []
     while writer.is_alive():
         made.append(fork(settings, f"n{len(made)}"))
@@ -115,9 +236,18 @@ def test_a_trial_is_held_by_one_process_and_removed_only_if_nobody_has_it(settin
 
 
 def test_what_cannot_be_forked_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
-    remote = load_settings("", home=tmp_path / "other", lake="s3://bucket/lake")
-    with pytest.raises(SettingsError, match="in a bucket, and a trial forks only a lake in a folder"):
-        fork(remote, "x")
+    for lake, trials, told in (
+        ("s3://bucket/lake", "s3://other/trials", "not in the bucket of s3://bucket/lake"),
+        ("s3://bucket", "", "not in the bucket of s3://bucket"),
+        ("s3a://bucket/lake", "s3://bucket/lake/trials", "in s3a://bucket/lake"),
+        ("s3://bucket", "s3://bucket/trials", "in s3://bucket"),
+        ("", "s3://bucket/trials", f"not in the bucket of {tmp_path / 'other'}"),
+        ("", str(tmp_path / "other" / "lake" / "trials"), f"in {tmp_path / 'other' / 'lake'}"),
+    ):
+        misplaced = load_settings("", home=tmp_path / "other", lake=lake, trials=trials)
+        with pytest.raises(SettingsError, match=f"tables cannot be in .*: it is {told}"):
+            fork(misplaced, "x")
+        assert list(misplaced.trials_path.glob(".draft*")) == []
     add(settings, "numbers", 0)
     served = load_settings("", home=settings.home_path, mlflow_uri="http://mlflow:5000")
     with pytest.raises(Exception, match="on the MLflow server http://mlflow:5000"):

@@ -96,15 +96,18 @@ def try_full(project: Path, home: Path, name: str, more: Mapping[str, Any]) -> N
         run_trial(run, choose(run, (), None, "full"), "full")
 
 
-def record_often(home: Path, times: int) -> None:
+def record_often(home: Path, times: int, places: Mapping[str, Any]) -> None:
     """Commit a row to a table, and then record its version in the ledger, again and again."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
     from forecache.lake.ledger import StageRecord, append_records
 
-    settings = load_settings("", home=home)
+    settings = load_settings("", home=home, **places)
     for number in range(1, times + 1):
         rows = pa.table({"number": pa.array([number], pa.int64())})
-        write_deltalake(settings.table_uri("numbers"), rows, mode="append")
+        options = settings.storage_options
+        write_deltalake(
+            settings.table_uri("numbers"), rows, mode="append", schema_mode="merge", storage_options=options
+        )
         append_records(settings, [StageRecord("score", "numbers", DAYS[0], "x", "numbers", number, 1, 1.0)])

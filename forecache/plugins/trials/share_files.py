@@ -86,7 +86,7 @@ def _link(source: Path, target: Path) -> None:
         if target.parent.is_dir():
             raise
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, target)
+        _link(source, target)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise SettingsError(
