@@ -107,7 +107,7 @@ def main() -> int:
                 print(f"that one through the proxy: {proxy.requests()}")
             return 0
         # The same by du, which counts folders, and the files of the base once.
-        command = ["du", "-s", "-B1", home, f"{home}-trials"]
+        command = ["du", "-s", "-B1", str(home), f"{home}-trials"]
         shared = subprocess.run(command, capture_output=True, text=True, check=True)
         print(f"by du: {int(shared.stdout.splitlines()[1].split()[0]):,} bytes beside the base")
     return 0

@@ -50,7 +50,7 @@ def fork_lake(base: Settings, lake: str) -> dict[str, int]:
     versions: dict[str, int] = {}
 
     def fork(name: str) -> None:
-        versions[name] = fork_table(_below(source, name), _below(target, name), only_newest=name in SORTED_BY)
+        versions[name] = fork_table(_join_place(source, name), _join_place(target, name), only_newest=name in SORTED_BY)
 
     if table_exists(base, LEDGER_TABLE):
         fork(LEDGER_TABLE)
@@ -64,7 +64,7 @@ def fork_lake(base: Settings, lake: str) -> dict[str, int]:
     with ThreadPoolExecutor(_TABLES_AT_ONCE if base.lake_is_remote else 1) as threads:
         list(threads.map(fork_other, others))
     for name in _SMALL_FOLDERS:
-        copy_folder(_below(source, name), _below(target, name))
+        copy_folder(_join_place(source, name), _join_place(target, name))
     return versions
 
 
@@ -74,7 +74,7 @@ def place_of_lake(settings: Settings) -> Place:
     return Place(uri, settings.storage_options)
 
 
-def _below(place: Place, name: str) -> Place:
+def _join_place(place: Place, name: str) -> Place:
     return replace(place, uri=f"{place.uri}/{name}")
 
 
