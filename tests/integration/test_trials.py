@@ -18,7 +18,7 @@ from tried_base import objects
 from try_job import answers, contents, copy_project, land_sales, record_often, run_from_nothing, try_full
 from warm import start
 
-from forecache.base.errors import ConflictError, NotFoundError, SettingsError, UnreachableError
+from forecache.base.errors import ConflictError, DamagedError, NotFoundError, SettingsError, UnreachableError
 from forecache.base.folders import BucketFolder
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.cli.main import main
@@ -185,6 +185,17 @@ def test_a_trial_in_a_bucket_that_is_partly_removed_can_be_removed_again(
     assert objects(remote, "s3://cloud") == before
     with pytest.raises(NotFoundError, match="no trial 'local/x'"):
         remove(remote, "x")
+
+
+@pytest.mark.slow
+def test_a_trial_that_names_the_lake_of_its_base_removes_nothing_there(remote: Settings) -> None:
+    add_remote(remote, "numbers", [1])
+    fork(remote, "x")
+    (trial_settings(remote, "x").home_path / "lake.uri").write_text(remote.lake_uri)
+    before = objects(remote, "s3://cloud")
+    with pytest.raises(DamagedError, match="names 's3://cloud/a/lake', which is no lake of this trial"):
+        remove(remote, "x")
+    assert objects(remote, "s3://cloud") == before
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -151,6 +152,11 @@ def _remove_drafts(base: Settings, name: str) -> None:
     """Remove what processes that held a trial before have left half made or half removed."""
     for draft in _find_drafts(base, name):
         if uri := read_trial_lake(draft):
+            if not re.fullmatch(rf".+/{re.escape(name)}-[0-9a-f]{{8}}", uri):  # such as the environment's lake
+                raise DamagedError(
+                    f"{draft / TRIAL_LAKE_FILE} names {uri!r}, which is no lake of this trial: nothing is removed there.",
+                    remedy=f"Remove {draft} by hand.",
+                )
             lake = open_place(Place(uri, base.storage_options))
             lake.delete(lake.names())
         shutil.rmtree(draft)
