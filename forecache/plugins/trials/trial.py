@@ -154,7 +154,7 @@ def _remove_drafts(base: Settings, name: str) -> None:
         if uri := read_trial_lake(draft):
             if not re.fullmatch(rf".+/{re.escape(name)}-[0-9a-f]{{8}}", uri):  # such as the environment's lake
                 raise DamagedError(
-                    f"{draft / TRIAL_LAKE_FILE} names {uri!r}, which is no lake of this trial: nothing is removed there.",
+                    f"{draft / TRIAL_LAKE_FILE} names {uri!r}, which is no lake of this trial, and is not removed.",
                     remedy=f"Remove {draft} by hand.",
                 )
             lake = open_place(Place(uri, base.storage_options))
