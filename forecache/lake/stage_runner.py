@@ -282,15 +282,25 @@ def write_stale_partitions(
 
 def adopt_partitions(
     stage: Stage, table: str, stale: Mapping[date, str], *, column: str, seen: TableSnapshot, progress: Progress
-) -> None:
-    """Let plug-ins commit dates whose rows were computed elsewhere from the inputs of `stale`; these are then found."""
+) -> dict[date, Mapping[str, Any]]:
+    """Let plug-ins commit dates whose rows were computed elsewhere from the inputs of `stale`; these are then found.
+
+    Returns the details that are recorded of them there.
+    """
+    details: dict[date, Mapping[str, Any]] = {}
     for adopt in find_hooks("adopt_partitions"):
-        adopt(stage, table, stale, column=column, seen=seen, progress=progress)
+        details |= adopt(stage, table, stale, column=column, seen=seen, progress=progress)
+    return details
 
 
-def adopt_table(stage: Stage, table: str, inputs: str, *, progress: Progress) -> StageOutcome | None:
-    """Let plug-ins replace a table by one that was made elsewhere from these inputs; None if none has it."""
-    adopted = (adopt(stage, table, inputs, progress=progress) for adopt in find_hooks("adopt_table"))
+def adopt_table(
+    stage: Stage, table: str, inputs: str, *, state: Sequence[str] = (), progress: Progress
+) -> StageOutcome | None:
+    """Let plug-ins replace a table by one that was made elsewhere from these inputs; None if none has it.
+
+    `state` names the files of the lake's state that are written together with the table.
+    """
+    adopted = (adopt(stage, table, inputs, state=state, progress=progress) for adopt in find_hooks("adopt_table"))
     return next((outcome for outcome in adopted if outcome is not None), None)
 
 

@@ -283,16 +283,17 @@ def _is_whole(settings: Settings, folder: ReleaseFolder, number: int) -> bool:
 
 def record_requests(settings: Settings, name: str, texts: Sequence[str]) -> None:
     """Record requests of the training of a model, for its releases on any machine."""
-    open_state(settings).write(_requests_file(name), json.dumps(texts).encode())
+    open_state(settings).write(requests_file(name), json.dumps(texts).encode())
 
 
 def recorded_requests(settings: Settings, name: str) -> list[str]:
     """The requests that the training of a model has recorded; [] if there are none."""
-    found = open_state(settings).read(_requests_file(name))
+    found = open_state(settings).read(requests_file(name))
     return [] if found is None else list(json.loads(found[0]))
 
 
-def _requests_file(name: str) -> str:
+def requests_file(name: str) -> str:
+    """The file of the lake's state with the recorded requests of a model."""
     return f"realtime/{name}/requests.json"
 
 

@@ -19,6 +19,7 @@ from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.kit.delta.tables import open_table
 from forecache.models.tracking.client import connect_mlflow
 from forecache.plugins.trials.trial import remove
+from forecache.runs import Job
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 FEATURE = ("count(*) AS purchases", "count(*) * 2 AS purchases")
@@ -50,7 +51,7 @@ class Sides:
         end(start(try_full, made.new, made.home, "change", places))
         return made
 
-    def run(self, job: str = "full") -> Ran:
+    def run(self, job: Job = "full") -> Ran:
         """Run the changed project in the installation; the trial is only read."""
         before = self.read_trial_contents()
         ran = run_and_tell(start, self.new, self.home, job, self.places)

@@ -10,9 +10,11 @@ from typing import Any
 from dying import dies_at
 from try_job import DAYS, use_project
 
+from forecache.base.settings import Settings
 from forecache.base.steps import lake_step
+from forecache.runs import Job
 
-COMPUTED = ("features", "training_set", "train", "score")
+COMPUTED = ("features", "training_set", "train", "score", "recommend")
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Ran:
         return sorted({each for each in self.worked if each.split()[0] in COMPUTED} - set(self.taken_over))
 
 
-def run_and_tell(start: Any, project: Path, home: Path, job: str, more: Mapping[str, Any]) -> Ran:
+def run_and_tell(start: Any, project: Path, home: Path, job: Job, more: Mapping[str, Any]) -> Ran:
     ours, theirs = get_context("fork").Pipe()
     process = start(_run, project, home, job, more, theirs)
     found: Ran = ours.recv()
@@ -38,11 +40,16 @@ def run_and_tell(start: Any, project: Path, home: Path, job: str, more: Mapping[
     return found
 
 
-def _run(project: Path, home: Path, job: str, more: Mapping[str, Any], told: Any) -> None:
+def _run(project: Path, home: Path, job: Job, more: Mapping[str, Any], told: Any) -> None:
+    told.send(run_and_note(use_project(project, home, **more), "spend", DAYS[-1], job))
+
+
+def run_and_note(settings: Settings, name: str, night: date, job: Job = "nightly") -> Ran:
+    """Run a declaration for a date in this process."""
     from forecache.lake.ledger import last_record
     from forecache.runs import RunRequest, run_in_process
 
-    settings, ran = use_project(project, home, **more), Ran()
+    ran = Ran()
 
     def note(message: str, share: float | None = None) -> None:
         ran.said.append(message)
@@ -51,13 +58,12 @@ def _run(project: Path, home: Path, job: str, more: Mapping[str, Any], told: Any
             stage, _, subject = what.partition(" of ")
             ran.taken_over.append(f"{stage} {subject.partition(' for ')[0]}")
 
-    asked = RunRequest(["spend"], nights=(DAYS[-1], DAYS[-1]), job=job)  # type: ignore[arg-type]
-    results = run_in_process(settings, asked, progress=note)
+    results = run_in_process(settings, RunRequest([name], nights=(night, night), job=job), progress=note)
     ran.worked = [f"{each.stage} {each.subject}" for each in results if not each.skipped]
-    ran.taken_over = sorted(set(ran.taken_over) - {"tiles customer"})
-    row = last_record(settings, "features", "spend", DAYS[-1])
+    ran.taken_over = sorted({each for each in ran.taken_over if not each.startswith("tiles ")})
+    row = last_record(settings, "features", name, night)
     ran.feature_version = -1 if row is None else row.delta_version
-    told.send(ran)
+    return ran
 
 
 def run_date(project: Path, home: Path, night: date) -> None:

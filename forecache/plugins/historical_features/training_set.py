@@ -24,7 +24,7 @@ from forecache.lake.labelled_rows import SPLITS
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
 from forecache.lake.stage_runner import Stage, StageOutcome, adopt_table, hold_table_lock
 from forecache.lake.training_set import STAGE
-from forecache.operations.release import record_requests
+from forecache.operations.release import record_requests, requests_file
 from forecache.plugins.historical_features.requests import logged_state, request_days, request_rows, span_of
 from forecache.plugins.historical_features.transform import look_up, transform_requests
 
@@ -106,9 +106,11 @@ def build_examples(
         inputs = examples_inputs(settings, realtime, night, days, pins)
 
         def build() -> StageOutcome:
-            adopted = None if rebuild else adopt_table(stage, realtime.training_table, inputs, progress=progress)
-            if adopted is not None:
-                return adopted
+            if not rebuild:
+                table, state = realtime.training_table, (requests_file(realtime.name),)
+                adopted = adopt_table(stage, table, inputs, state=state, progress=progress)
+                if adopted is not None:
+                    return adopted
             progress(f"training set of {realtime.name} as of {night}", None)
             return _build(settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
 

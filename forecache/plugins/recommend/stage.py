@@ -223,12 +223,15 @@ def recommend(
             return {day: done}
 
         def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
+            theirs: dict[date, Mapping[str, Any]] = {}
             for each in reversed(recommender.tables):  # its own table last, as in a run
-                seen = tables.seen[each.name]
-                adopt_partitions(stage, each.prediction_table, stale, column=AS_OF, seen=seen, progress=progress)
-            found = tables.find_done(dict(stale))
-            about = {"source_table": source.raw_table}
-            return {n: replace(done, details={**about, "source_version": versions[n]}) for n, done in found.items()}
+                seen, of_table = tables.seen[each.name], each.prediction_table
+                theirs = adopt_partitions(stage, of_table, stale, column=AS_OF, seen=seen, progress=progress)
+            own = {**pins.details(recommender.all_sources), "source_table": source.raw_table}
+            return {
+                night: replace(done, details={**theirs.get(night, {}), **own, "source_version": versions[night]})
+                for night, done in tables.find_done(dict(stale)).items()
+            }
 
         records, pending = stage.run_nights(inputs, work, at_once=1, rebuild=rebuild, find=find)
     if refused and not records:

@@ -23,6 +23,7 @@ from forecache.kit.delta.log import active_files, group_by_partition, open_if_ex
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
 from forecache.kit.delta.tables import commit_partitions, replace_table
 from forecache.kit.delta.writers import new_folder
+from forecache.kit.installation import open_state
 from forecache.lake.ledger import StageRecord, last_record, last_records
 from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
 from forecache.models.training.spec import RESULT_FILE
@@ -39,15 +40,15 @@ def adopt_partitions(
     column: str,
     seen: TableSnapshot,
     progress: Progress,
-) -> None:
+) -> dict[date, Mapping[str, Any]]:
     """Commit the rows of dates that a trial has computed from equal inputs; the caller finds and records them.
 
-    `stale` are the inputs of the dates, `seen` the table before they were read. ConflictError if another run wrote one
-    of the dates from other inputs meanwhile.
+    `stale` are the inputs of the dates, `seen` the table before they were read. Returns the details that the trial has
+    recorded of the dates. ConflictError if another run wrote one of the dates from other inputs meanwhile.
     """
-    left = dict(stale)
+    left, details = dict(stale), dict[date, Mapping[str, Any]]()
     for side in other_sides(stage.settings, progress) if left else ():
-        found = _DateFiles(None, {})
+        found = _DateFiles(None, {}, {})
         with _leave_out(side, progress):
             found = _collect_dates(side, stage, table, left, column, progress)
         done = sorted(found.files)
@@ -63,14 +64,17 @@ def adopt_partitions(
             inputs={night: left.pop(night) for night in done},
             run_id=stage.run_id,
         )
+        details |= {night: found.details[night] for night in done}
         _report(stage, side, progress, f" for {format_nights(done)}")
+    return details
 
 
 class _DateFiles(NamedTuple):
-    """Files of a trial's dates, linked into the table's folder, and their columns."""
+    """Files of a trial's dates, linked into the table's folder, their columns, and what the trial recorded of them."""
 
     schema: Any  # of deltalake; None without files
     files: Mapping[date, Sequence[DataFile]]
+    details: Mapping[date, Mapping[str, Any]]
 
 
 def _collect_dates(
@@ -87,40 +91,67 @@ def _collect_dates(
     whole = find_committed_partitions(side.trial, table, column=column, inputs=theirs)
     delta = open_if_exists(side.trial, table)
     if delta is None or not whole:
-        return _DateFiles(None, {})
+        return _DateFiles(None, {}, {})
     by_date = group_by_partition(active_files(delta), column)
     taken = {
         night: _take_files(side, table, by_date.get(night.isoformat(), []), side.renumber(theirs[night], wanted[night]))
         for night in whole
     }
-    return _DateFiles(delta.schema(), {night: files for night, files in taken.items() if files is not None})
+    return _DateFiles(
+        delta.schema(),
+        {night: files for night, files in taken.items() if files is not None},
+        {night: _without_cost(row) for night, row in equal.items()},
+    )
 
 
-def adopt_table(stage: Stage, table: str, inputs: str, *, progress: Progress) -> StageOutcome | None:
-    """Replace a table by that of a trial that has made it from equal inputs; None if there is none."""
+def _without_cost(record: StageRecord) -> dict[str, Any]:
+    """The details of a record, but for what the work took."""
+    return {name: value for name, value in record.details.items() if name != "cost"}
+
+
+def adopt_table(
+    stage: Stage, table: str, inputs: str, *, state: Sequence[str], progress: Progress
+) -> StageOutcome | None:
+    """Replace a table, and files of the lake's state, by those of a trial that has made them from equal inputs.
+
+    None if there is none.
+    """
     for side in other_sides(stage.settings, progress):
-        found: tuple[StageRecord, Any, list[DataFile]] | None = None
+        found: _TableFiles | None = None
         with _leave_out(side, progress):
-            found = _collect_table(side, stage, table, inputs, progress)
+            found = _collect_table(side, stage, table, inputs, state, progress)
         if found is not None:
-            theirs, schema, files = found
-            version = replace_table(stage.settings, table, schema, files, run_id=stage.run_id)
+            version = replace_table(stage.settings, table, found.schema, found.files, run_id=stage.run_id)
+            for name, content in found.state.items():
+                open_state(stage.settings).write(name, content)
             _report(stage, side, progress)
-            details = {name: value for name, value in theirs.details.items() if name != "cost"}
-            return StageOutcome(theirs.rows, details, table, version)
+            return StageOutcome(found.record.rows, _without_cost(found.record), table, version)
     return None
 
 
+class _TableFiles(NamedTuple):
+    """A trial's record of a table, with its columns, its linked files, and files of the trial's state."""
+
+    record: StageRecord
+    schema: Any  # of deltalake
+    files: Sequence[DataFile]
+    state: Mapping[str, bytes]
+
+
 def _collect_table(
-    side: OtherSide, stage: Stage, table: str, inputs: str, progress: Progress
-) -> tuple[StageRecord, Any, list[DataFile]] | None:
-    """The trial's record of a table from equal inputs, with its columns and its linked files; None without one."""
+    side: OtherSide, stage: Stage, table: str, inputs: str, state: Sequence[str], progress: Progress
+) -> _TableFiles | None:
+    """A table that the trial has made from equal inputs; None without one."""
     theirs = _find_equal(side, stage, inputs, progress)
     delta = None if theirs is None else open_if_exists(side.trial, table, version=theirs.delta_version)
-    files = None if delta is None else _take_files(side, table, active_files(delta), {})
-    if theirs is None or delta is None or files is None or sum(file.rows for file in files) != theirs.rows:
+    if theirs is None or delta is None:
         return None
-    return theirs, delta.schema(), files
+    contents = {name: open_state(side.trial).read(name) for name in state}
+    known = {name: content[0] for name, content in contents.items() if content is not None}
+    files = _take_files(side, table, active_files(delta), {})
+    if files is None or sum(file.rows for file in files) != theirs.rows or len(known) < len(state):
+        return None
+    return _TableFiles(theirs, delta.schema(), files, known)
 
 
 def find_equal_training(stage: Stage, inputs: str, *, progress: Progress) -> Path | None:
