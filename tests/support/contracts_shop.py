@@ -1,22 +1,22 @@
-"""A project whose view changes while models of both of its contracts answer; and what they have to answer.
+"""A project whose view changes while models of both of its contracts answer; and what they have to answer."""
 
-`python contracts_shop.py HOME DATE MODEL... [--kill STEP]`: a nightly run of models, in the folder of a project, that
-may be killed after a named step; prints what the run objected to.
-"""
-
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from forecache.base.settings import Settings
+from dying import dies_at
+from warm import start
+
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import WorkNeeded, contract_step, only_look, publish_step
 
 DAYS = [date(2026, 1, 1) + timedelta(days=number) for number in range(12)]
 CUSTOMERS = 40
@@ -170,55 +170,49 @@ def true_base(definition: str, customer: int, habits: date, recent: date) -> flo
 
 
 def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kill: str = "") -> dict[str, Any]:
-    """Run a night in a process of its own, with the project of a folder; a killed one returns {}."""
-    command = [sys.executable, __file__, str(settings.home_path), str(night), *models]
+    """Run a night in a process of its own, with the project of a folder; one killed after a named step returns {}."""
     given = {
         "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
         "FORECACHE_LAKE": settings.lake_uri,
         "FORECACHE_LANDING": settings.landing_uri,
         "FORECACHE_STORE_REMOTE": settings.store_remote,
         "FORECACHE_KEPT_CONTRACT_DAYS": str(settings.kept_contract_days),
-        "KILL": kill,
     }
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, check=False)
-    if kill:
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        return {}
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    ours, theirs = get_context("fork").Pipe()
+    process = start(_run, settings.home_path, folder, given, night, models, kill, theirs)
+    theirs.close()
+    try:
+        told: dict[str, Any] = ours.recv()
+    except EOFError:
+        told = {}
+    process.join(300)
+    assert process.exitcode == (-signal.SIGKILL if kill else 0)
     return told
 
 
-def main() -> None:
-    from forecache.base.settings import load_settings
-    from forecache.base.steps import WorkNeeded, contract_step, only_look, publish_step
+def _run(
+    home: Path, folder: Path, given: dict[str, str], night: date, models: Sequence[str], kill: str, answer: Connection
+) -> None:
+    os.environ |= given
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
     from forecache.declare.loading import load_nightly
     from forecache.lake.quality.pending_files import ProcessRun
     from forecache.night import run_declaration
 
-    home, night, *models = sys.argv[1:]
-    steps, _, wanted = os.environ["KILL"].partition(":")
-
-    def die(name: str) -> None:
-        if name == wanted:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    if wanted:
-        {"contract": contract_step, "publish": publish_step}[steps].on_step = die
+    steps, _, step = kill.partition(":")
+    if kill:
+        {"contract": contract_step, "publish": publish_step}[steps].on_step = dies_at(step)
     settings = load_settings(home=home, project="shop")
     said: list[str] = []
     run = ProcessRun(settings, lambda message, share=None: said.append(message))
 
     def run_models() -> None:
         for name in models:
-            run_declaration(run, load_nightly(settings, name), [date.fromisoformat(night)])
+            run_declaration(run, load_nightly(settings, name), [night])
 
     with only_look() as has_work, suppress(WorkNeeded):
         run_models()
     run.results.clear()
     run_models()
-    print(json.dumps({"objections": run.objections, "said": said, "had_work": has_work()}))
-
-
-if __name__ == "__main__":
-    main()
+    answer.send({"objections": run.objections, "said": said, "had_work": has_work()})
