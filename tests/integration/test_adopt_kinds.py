@@ -1,4 +1,5 @@
-"""What a trial has computed for recommenders, real-time models and features on Spark's frames is taken over, too."""
+"""What a trial has computed for recommenders, real-time models and features on Spark's frames is taken over, too; and
+what a new version of a package makes run of a real-time model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 import shelf_project
 from adopt_job import Ran, run_and_note
 from edited_project import EditedProject, edited_project
+from new_version import new_version_of
 from shelf_lake import landing_of
 from shelf_project.pipelines.shelf import offers
 from try_job import DAYS, contents, land_sales
@@ -20,10 +22,11 @@ from forecache.kit.delta.tables import open_table
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.ledger import last_record
 from forecache.operations.release import recorded_requests
+from forecache.plugins.plan.make_plan import plan_run
 from forecache.plugins.trials.run_trial import choose, open_trial, run_trial
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.runs import Job
+from forecache.runs import Job, RunRequest
 
 pytestmark = pytest.mark.slow
 PROVENANCE = ("scored_at", "run_id", "model_version", "feature_version")
@@ -95,19 +98,42 @@ def land(settings: Settings) -> None:
     land_sales(Path(settings.landing_uri))
 
 
-def test_the_training_set_of_a_real_time_model_is_made_in_the_trial_alone(tmp_path: Path, spark: Any) -> None:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, spark: Any) -> Iterator[Changed]:
     with changed(
-        tmp_path, "framed_project", "large", DAYS[-1], land,
+        tmp_path_factory.mktemp("large"), "framed_project", "large", DAYS[-1], land,
         lambda project: project.edit("pipelines/large", '[rows["amount"], ', '[rows["amount"] * 2, '), job="full",
     ) as found:  # fmt: skip
-        assert found.ran.computed == []
-        assert found.ran.taken_over == ["train large", "training_set large"]
-        found.require_equal("training_set_large")
-        assert recorded_requests(found.base, "large") == recorded_requests(found.truth, "large") != []
-        ours, theirs = (current_release(settings, "large") for settings in (found.base, found.truth))
-        assert ours.warmup == theirs.warmup
-        assert ours.release.model.spec == theirs.release.model.spec
-        assert ours.release.features == theirs.release.features
+        yield found
+
+
+def test_the_training_set_of_a_real_time_model_is_made_in_the_trial_alone(large: Changed) -> None:
+    assert large.ran.computed == []
+    assert large.ran.taken_over == ["train large", "training_set large"]
+    large.require_equal("training_set_large")
+    assert recorded_requests(large.base, "large") == recorded_requests(large.truth, "large") != []
+    ours, theirs = (current_release(settings, "large") for settings in (large.base, large.truth))
+    assert ours.warmup == theirs.warmup
+    assert ours.release.model.spec == theirs.release.model.spec
+    assert ours.release.features == theirs.release.features
+
+
+def test_a_new_version_of_the_models_package_makes_the_release_alone_run_as_planned(large: Changed) -> None:
+    request = RunRequest(["large"], nights=(DAYS[-1], DAYS[-1]))
+    assert not plan_run(large.base, request).has_work
+    before = current_release(large.base, "large").release
+    with new_version_of("lightgbm"):
+        [stage] = plan_run(large.base, request).stages
+        [cause] = stage.causes
+        assert (stage.stage, stage.subject) == ("release", "large")
+        installed = before.model.spec.packages["lightgbm"]
+        assert cause == f"`model.3.lightgbm` '{installed}' -> '{installed}.1'"
+        assert run_and_note(large.base, "large", DAYS[-1]).worked == ["release large"]
+        assert not plan_run(large.base, request).has_work
+        after = current_release(large.base, "large").release
+    assert (after.number, after.model.version) == (before.number + 1, before.model.version)
+    old, new = before.model.spec.packages, after.model.spec.packages
+    assert new == {**old, "lightgbm": f"{installed}.1"}
 
 
 def current_release(settings: Settings, name: str) -> LoadedRelease:

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from new_version import new_version_of
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
@@ -261,6 +262,9 @@ def test_for_each_kind_of_change_the_plan_names_the_stages_that_run_and_why(proj
     assert {name: each for name, each in warned.items() if each} == {
         name: [other_features(version)] for name, version in CHANGES_FEATURES.items()
     }
+    with new_version_of("lightgbm"):  # what has been trained and scored stays as it is
+        made, _ = plan_and_run(project, project.request("full"))
+        assert made.stages == ()
     show_in_commands(project)
 
 
