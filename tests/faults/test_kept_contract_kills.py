@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts_shop import CUSTOMERS, DAYS, land, run_nightly, true_features, write_project
+from contracts_shop import CUSTOMERS, DAYS, kept, land, run_nightly, true_features, write_project
 
 from forecache.base.settings import Settings, load_settings
-from forecache.base.table_names import split_kept_name
-from forecache.kit.delta.tables import table_names
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.view_definitions import list_contracts, read_definition
 from forecache.plugins.maintenance.lake import maintain_lake
@@ -101,12 +99,6 @@ def check_lookups(settings: Settings) -> set[str]:
                         assert row.tobytes() == np.float32([truth[name] for name in columns]).tobytes()
                 names.add(found.manifest.pipeline)
     return names
-
-
-def kept(settings: Settings) -> list[str]:
-    stores = [path.name for path in settings.store_path.iterdir()]
-    tables = [name.split("_", 1)[1] for name in table_names(settings) if name.startswith(("features_", "tiles_"))]
-    return sorted({name for name in (*stores, *tables) if split_kept_name(name)})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class Change:
         found: dict[str, Any] = json.loads(self.diff(*arguments, "--json")[0])
         return found
 
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """What differs of the installation and its trial."""
+        return self.describe(*SIDES)
+
 
 @pytest.fixture(scope="module")
 def change(tmp_path_factory: pytest.TempPathFactory) -> Change:
@@ -68,7 +74,7 @@ def rows_of(settings: Settings, table: str, night: date = DAYS[-1]) -> dict[int,
 
 
 def test_rows_values_and_movers_are_those_of_the_tables(change: Change) -> None:
-    found = change.describe(*SIDES)
+    found = change.described
     [name] = found["names"]
     assert (name["name"], name["kind"], name["before"], name["after"]) == ("spend", "pipeline", *[str(DAYS[-1])] * 2)
     assert [table["table"] for table in name["tables"]] == ["features_habits", "features_spend", "predictions_spend"]
@@ -92,7 +98,7 @@ def test_rows_values_and_movers_are_those_of_the_tables(change: Change) -> None:
 
 
 def test_the_largest_changes_are_explained_on_both_sides(change: Change) -> None:
-    [name] = change.describe(*SIDES)["names"]
+    [name] = change.described["names"]
     ours, theirs = answers(change.before), answers(change.after)
     assert len(name["explained"]) == 3
     for each in name["explained"]:
@@ -107,7 +113,7 @@ def test_the_largest_changes_are_explained_on_both_sides(change: Change) -> None
 
 
 def test_both_models_are_measured_on_the_rows_that_both_test_splits_have(change: Change) -> None:
-    models = change.describe(*SIDES)["names"][0]["models"]
+    models = change.described["names"][0]["models"]
     assert (models["before"]["version"], models["after"]["version"], models["differ"]) == (1, 2, True)
     splits = [
         open_table(settings, "training_set_spend").to_pyarrow_table(filters=[("split", "=", "test")]).to_pylist()
@@ -132,7 +138,7 @@ def test_both_models_are_measured_on_the_rows_that_both_test_splits_have(change:
 
 
 def test_served_answers_are_those_of_both_stores(change: Change) -> None:
-    [served] = change.describe(*SIDES)["names"][0]["served"]
+    [served] = change.described["names"][0]["served"]
     ours, theirs = answers(change.before), answers(change.after)
     assert served["keys"] == len(ours)
     assert served["same"] == sum(ours[key] == theirs[key] for key in ours)
@@ -144,7 +150,7 @@ def test_served_answers_are_those_of_both_stores(change: Change) -> None:
 
 
 def test_limits_exit_with_6_in_one_sentence(change: Change) -> None:
-    share = change.describe(*SIDES)["changed_share"]
+    share = change.described["changed_share"]
     output, said = change.diff(*SIDES, "--max-changed", "0.01", code=6)
     assert "predictions_spend" in output
     assert f"{share:.2%} of the answers of spend change, and at most 1.00% may." in said

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, timedelta
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +18,8 @@ from warm import start
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import WorkNeeded, contract_step, only_look, publish_step
+from forecache.base.table_names import split_kept_name
+from forecache.kit.delta.tables import table_names
 
 DAYS = [date(2026, 1, 1) + timedelta(days=number) for number in range(12)]
 CUSTOMERS = 40
@@ -162,11 +165,19 @@ def true_features(definition: str, view: str, customer: int, night: date) -> dic
     return {"spent": FACTORS[definition] * sum(amounts), "visits": len(amounts), "most": max(amounts)}
 
 
+@cache
 def true_base(definition: str, customer: int, habits: date, recent: date) -> float:
     """What a model answers for the factor 1 by definitions of views as of two dates."""
     habit = true_features(definition, "habits", customer, habits) or {"spent": 0.0, "visits": 0}
     lately = true_features(definition, "recent", customer, recent) or {"spent": 0.0}
     return habit["spent"] * 8 + habit["visits"] + lately["spent"]
+
+
+def kept(settings: Settings) -> list[str]:
+    """The names of kept contracts with a store or tables here."""
+    stores = [path.name for path in settings.store_path.iterdir()]
+    tables = [name.split("_", 1)[1] for name in table_names(settings) if name.startswith(("features_", "tiles_"))]
+    return sorted({name for name in (*stores, *tables) if split_kept_name(name)})
 
 
 def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kill: str = "") -> dict[str, Any]:

@@ -35,7 +35,7 @@ class EditedProject:
 
 @contextmanager
 def edited_project(folder: Path, sample: str) -> Iterator[EditedProject]:
-    """A copy that stands for the sample during the block; modules that other tests have imported are there again after."""
+    """A copy that stands for the sample during the block; what other tests have imported of it is there again after."""
     before = {name: sys.modules.pop(name) for name in _imported(sample)}
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(folder))
