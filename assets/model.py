@@ -134,15 +134,16 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
     def register_and_judge(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.models.registry.gate.verdicts import load_gate_plots
         from forecache.models.registry.model_versions import model_version
-        from forecache.models.registry.register import load_evaluation, register_trained_model
+        from forecache.models.registry.register import load_evaluation
         from forecache.models.registry.run_gate import run_gate
         from forecache.models.training.launch import find_training
+        from forecache.operations.kept_features import register_model
         from forecache.operations.rollback import recover_interrupted
 
         step = RunStep(context, settings.load())
         current = step.settings
         candidate = find_training(current, pipeline, step.night_of(candidate_name(pipeline)))
-        result = step.run_stage(register_trained_model, current, pipeline, candidate)
+        result = step.run_stage(register_model, current, pipeline, candidate)
         version = result.details["model_version"]
         evaluation = load_evaluation(current, model_version(current, pipeline, version))
         yield dg.MaterializeResult(

@@ -45,12 +45,12 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     @explain_errors
     def score_and_check(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_predictions
-        from forecache.operations.rollback import recover_interrupted
+        from forecache.operations.kept_features import keep_features
         from forecache.scoring.run import score_nights
 
         step = RunStep(context, settings.load())
         current, nights = step.settings, step.nights
-        recover_interrupted(current, pipeline, progress=step.progress)
+        keep_features(step, pipeline, nights)
         result = step.run_stage(score_nights, current, pipeline, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}

@@ -18,10 +18,10 @@ from forecache.lake.features import build_features, build_view
 from forecache.lake.quality import stage_checks as checks
 from forecache.lake.quality.pending_files import ProcessRun, ingest_pending
 from forecache.lake.training_set import build_training_set
-from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
 from forecache.operations.kept_contracts import keep_contracts
+from forecache.operations.kept_features import keep_features, register_model
 from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import release_model
 from forecache.operations.rollback import recover_interrupted
@@ -61,12 +61,11 @@ def run_declaration(run: ProcessRun, declared: Nightly, nights: Sequence[date], 
 
 
 def score_and_publish(run: ProcessRun, declared: Pipeline, nights: Sequence[date]) -> None:
-    settings = run.settings
     if declared.is_joined:  # else they are those of its view
-        run.run_stage(build_features, settings, declared, nights, rebuild=run.rebuild)
+        run.run_stage(build_features, run.settings, declared, nights, rebuild=run.rebuild)
         checks.require_success(run.note_reports(declared.feature_table, checks.check_features(run, declared, nights)))
-    recover_interrupted(settings, declared, progress=run.progress)
-    run.run_stage(score_nights, settings, declared, nights, rebuild=run.rebuild)
+    keep_features(run, declared, nights)
+    run.run_stage(score_nights, run.settings, declared, nights, rebuild=run.rebuild)
     reports = checks.check_predictions(run, declared, nights)
     checks.require_success(run.note_reports(declared.prediction_table, reports))
     for check_scores in find_hooks("check_scores"):
@@ -86,7 +85,7 @@ def train_model(run: ProcessRun, declared: Pipeline | Realtime, night: date, *, 
     training_set = run.run_stage(build, settings, declared, night, rebuild=run.rebuild)
     checks.require_success({night: checks.check_training_splits(declared, training_set)})
     candidate = run.run_stage(train, settings, declared, night)
-    registered = run.run_stage(register_trained_model, settings, declared, candidate)
+    registered = run.run_stage(register_model, settings, declared, candidate)
     recover_interrupted(settings, declared, progress=run.progress)
     version = registered.details["model_version"]
     run.report_progress(f"the gate judges {declared.name} version {version}")

@@ -1,6 +1,6 @@
 """Work that writes: a mode in which a process only looks for it, and its named steps, after which tests can kill it."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -31,15 +31,16 @@ class WorkNeeded(BaseException):
 
 
 @contextmanager
-def only_look() -> Iterator[Callable[[], bool]]:
+def only_look(found: Mapping[Hashable, Any] | None = None) -> Iterator[Callable[[], bool]]:
     """Let nothing in this process write during the block: whatever would raises `WorkNeeded` instead.
 
     Locks are not taken, as nothing is changed. Yields a function that tells if anything would have been written, also
-    if its `WorkNeeded` was raised in a thread that nobody waits for. Looks within another one share what is read.
+    if its `WorkNeeded` was raised in a thread that nobody waits for. Looks within another one share what is read;
+    `found` is what a look of another process has read.
     """
     global _look
     outer = _look
-    _look = look = _Look({} if outer is None else outer.found)
+    _look = look = _Look(dict(found or {}) if outer is None else outer.found)
     try:
         yield lambda: look.has_work
     finally:
@@ -60,6 +61,12 @@ def look_once(key: Hashable, read: Callable[[], _T]) -> _T:
         known[key] = read()
     found: _T = known[key]
     return found
+
+
+def list_found(*kinds: str) -> dict[Hashable, Any]:
+    """What this look has read or assumed under keys that begin with one of the kinds, for a look of another process."""
+    known = {} if _look is None else _look.found
+    return {key: value for key, value in known.items() if isinstance(key, tuple) and key[0] in kinds}
 
 
 def begin_work(what: str, *, stale: Any = None) -> None:

@@ -1,6 +1,7 @@
 """A pipeline: its parts, the checks that they fit together, and the names of its tables."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -111,6 +112,10 @@ def unique_sources(owner: str, sources: Sequence[AnySource]) -> tuple[AnySource,
                 remedy="Declare it once, for the views, the entities and the label.",
             )
     return tuple(named.values())
+
+
+def _refuse_to_compute(rows: Mapping[str, "DataFrame"]) -> "DataFrame":
+    raise AssertionError("earlier features are computed by their own source")
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,21 @@ class Pipeline(Trainable):
             view = FeatureView(self.name, self.key, self.sources, self.features)
             return (replace(view, description=self.description, owner=self.owner),)
         return self.features if isinstance(self.features, tuple) else (self.features,)
+
+    def read_features(self, name: str, features: Sequence[str]) -> "Pipeline":
+        """The pipeline over the table of a view of this name with earlier features, which it does not compute.
+
+        It is not checked again: a gate, for example, may name a feature that there was not.
+        """
+        known = {feature.name: feature for feature in self.feature_columns}
+        columns = tuple(known.get(each) or Feature(each) for each in features)
+        found = copy(self)
+        for cached in ("views", "fingerprints"):
+            vars(found).pop(cached, None)
+        view = FeatureView(name, self.key, self.all_sources, Features(columns, _refuse_to_compute))
+        object.__setattr__(found, "features", view)
+        object.__setattr__(found, "entities", None)
+        return found
 
     @property
     def is_joined(self) -> bool:

@@ -19,6 +19,8 @@ from forecache.base.steps import begin_work, is_looking, look_once
 from forecache.lake.definitions import keep_fingerprint_definitions
 
 LEDGER_TABLE = "stage_ledger"
+ASSUMED = "assumed"
+"""The kind of what a look has found under which its assumed records are."""
 
 
 class RecordedDetails(Mapping[str, Any]):
@@ -176,7 +178,7 @@ def assume_records(settings: Settings, records: Iterable[StageRecord]) -> None:
 
 
 def _assumed_records(settings: Settings) -> list[StageRecord]:
-    return look_once(("assumed", settings.lake_uri), list[StageRecord])
+    return look_once((ASSUMED, settings.lake_uri), list[StageRecord])
 
 
 def _meets(row: StageRecord, condition: tuple[str, str, Any]) -> bool:

@@ -16,15 +16,15 @@ from forecache.base.plugins import find_hooks
 from forecache.base.prices import core_cost
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
-from forecache.base.steps import begin_work, is_looking
+from forecache.base.steps import WorkNeeded, begin_work, is_looking
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
-from forecache.kit.delta.tables import commit_partitions, open_table
+from forecache.kit.delta.tables import commit_partitions, open_table, table_exists, table_version
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease, local_lease
 from forecache.kit.process.usage import CpuMeter, peak_memory_bytes
-from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
+from forecache.lake.ledger import StageRecord, append_records, assume_records, last_record, last_records
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -203,6 +203,28 @@ def find_stale(
         night
         for night, text in inputs.items()
         if night in rebuild or night not in before or before[night].inputs != text or not usable(before[night])
+    )
+
+
+def find_stale_work(stage: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """The work that a stage names before it begins; None if it is current, `WorkNeeded` if it names none."""
+    try:
+        stage(*arguments, **more)
+    except WorkNeeded as needed:
+        return needed if needed.stale is None else needed.stale
+    return None
+
+
+def assume_done(work: StaleWork, table: str) -> None:
+    """Let later stages of a look find the records of some work, with the version that its table would have."""
+    stage = work.stage
+    version = table_version(stage.settings, table) + 1 if table_exists(stage.settings, table) else 0
+    assume_records(
+        stage.settings,
+        [
+            StageRecord(stage.name, stage.subject, day, text, table, version, 0, 0.0)
+            for day, text in work.inputs.items()
+        ],
     )
 
 

@@ -21,17 +21,11 @@ from forecache.kit.delta.tables import remove_table, table_exists
 from forecache.kit.installation import open_lake
 from forecache.kit.versioned.transfer import read_content
 from forecache.lake.features import STAGE as FEATURES_STAGE
+from forecache.lake.kept_definitions import KeptDefinition, list_contracts, read_definition, remove_definition
 from forecache.lake.ledger import StageRecord, append_records, last_records, ledger_records
 from forecache.lake.quality.pending_files import Run
 from forecache.lake.stage_runner import hold_table_lock
-from forecache.operations.view_definitions import (
-    KeptViewTask,
-    ViewDefinition,
-    list_contracts,
-    read_definition,
-    remove_definition,
-    run_definition,
-)
+from forecache.operations.view_definitions import KeptViewTask, run_definition
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState, list_models_in_lake, read_lake_state, use_origin
@@ -42,7 +36,7 @@ from forecache.serve.store.pointer import new_store_id
 from forecache.serve.store.push_pull import has_store, open_fetched_store, remove_store, sync_targets
 from forecache.serve.store.remote_store import list_served_manifests, open_store
 
-_REMOVED = "removed"
+REMOVED = "removed"
 """Inputs of a ledger's row that says that a table is gone, so that its dates are built again if it returns."""
 
 
@@ -136,7 +130,7 @@ def keep_contracts(run: Run, view: FeatureView, nights: Sequence[date]) -> None:
         _object(run, f"Earlier contracts of the view {view.name} could not be looked after: {error}")
 
 
-def _keep(run: Run, definition: ViewDefinition, night: date, who: str) -> None:
+def _keep(run: Run, definition: KeptDefinition, night: date, who: str) -> None:
     """Build, check and publish the newest date of a contract, unless a later one is published."""
     settings, name = run.settings, definition.kept_name
     if definition.problem or any(each.as_of > str(night) for each in list_served_manifests(settings, [name])):
@@ -144,7 +138,7 @@ def _keep(run: Run, definition: ViewDefinition, night: date, who: str) -> None:
     if is_looking():
         # Late rows also make the view's own features stale, which is looked at next.
         built = last_records(settings, FEATURES_STAGE, name, nights=[night])
-        if night not in built or built[night].inputs == _REMOVED:
+        if night not in built or built[night].inputs == REMOVED:
             begin_work(f"features of {name}")
         return
     run.report_progress(f"{name} is kept for {who}")
@@ -276,11 +270,7 @@ def _remove_kept(settings: Settings, name: str, run_id: str, progress: Progress)
     with hold_table_lock(settings, FEATURES + name, run_id, progress):
         remove_store(settings, name)
         contract_step("store removed")
-        if left := [table for table in tables if _has_files(settings, table)]:
-            _forget_stages(settings, {name, *tables}, run_id)
-            for table in left:
-                remove_table(settings, table)
-            contract_step("tables removed")
+        remove_kept_tables(settings, [table for table in tables if _has_files(settings, table)], run_id)
     return True
 
 
@@ -289,14 +279,23 @@ def _has_files(settings: Settings, table: str) -> bool:
     return bool(open_lake(settings, below=table).names())
 
 
+def remove_kept_tables(settings: Settings, tables: Sequence[str], run_id: str) -> None:
+    """Remove tables of a kept contract, after the stages that wrote them are recorded as gone."""
+    if tables:
+        _forget_stages(settings, {*tables, *(table.partition("_")[2] for table in tables)}, run_id)
+        for table in tables:
+            remove_table(settings, table)
+        contract_step("tables removed")
+
+
 def _forget_stages(settings: Settings, subjects: set[str], run_id: str) -> None:
     """Record that what stages wrote is gone: the numbers of versions of a new table begin again."""
     last = {(row.stage, row.subject, row.night): row for row in ledger_records(settings) if row.subject in subjects}
     append_records(
         settings,
         [
-            StageRecord(stage, subject, night, _REMOVED, "", -1, 0, 0.0, run_id=run_id)
+            StageRecord(stage, subject, night, REMOVED, "", -1, 0, 0.0, run_id=run_id)
             for (stage, subject, night), row in last.items()
-            if row.inputs != _REMOVED
+            if row.inputs != REMOVED
         ],
     )

@@ -1,4 +1,4 @@
-"""The process that loads a kept definition of a feature view, and builds and publishes its features.
+"""The process that loads a kept definition, and builds its features; those of a view it publishes, too.
 
 It reads its task from standard input, and writes lines of JSON: progress, then results or an error. What the project's
 code prints goes to the log.
@@ -9,17 +9,24 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import ZipFile
 
 from forecache.base.errors import CheckError, ForecacheError, InputError
+from forecache.base.plugins import load_hook
+from forecache.base.steps import only_look
+from forecache.base.table_names import kept_name
+from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.loading import read_project
+from forecache.declare.project import Project
 from forecache.kit.process.child import end_with_parent
+from forecache.lake.kept_definitions import KeptDefinition
+from forecache.lake.stage_runner import StaleWork, assume_done, find_stale_work
 from forecache.operations.view_definitions import KeptViewTask
 
 
@@ -38,12 +45,24 @@ def main() -> None:
 
 
 def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]]:
-    """Load the view of a definition; build, check and publish its dates under the name of the kept contract."""
-    view = load_view(task)
+    """Load a definition; build and check its dates under the name of the kept contract, and publish those of a view.
+
+    A task of a look returns the stages that would work, each with its inputs by date.
+    """
+    if task.definition.kind == "features":
+        built: FeatureView | Pipeline = rename_features(load_pipeline(task), task)
+        views = built.views if isinstance(built, Pipeline) else (built,)
+        views = tuple(view for view in views if view.name.endswith(f"__{task.definition.contract}"))
+    else:
+        built = load_view(task)
+        views = (built,)
     if not task.nights:
         return []
+    if task.found is not None:
+        with only_look(task.found):
+            return [*find_stale_stages(task, built, views)]
     from forecache.lake.engine import find_spark_functions
-    from forecache.lake.features import build_view
+    from forecache.lake.features import build_joined, build_view
     from forecache.lake.quality.pending_files import ProcessRun
     from forecache.lake.quality.stage_checks import check_features, require_success
     from forecache.operations.publish_night import publish_newest_night
@@ -53,13 +72,49 @@ def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]
 
     run = ProcessRun(task.settings, report, rebuild=task.rebuild)
     run.run_id = task.run_id or run.run_id
+    entities = built.entities.compute if isinstance(built, Pipeline) and built.entities else None
     with TemporaryDirectory() as place:
-        if find_spark_functions([view]):
+        if find_spark_functions(views, entities):
             send_source(task, Path(place) / "source.zip")
-        run.run_stage(build_view, task.settings, view, task.nights, rebuild=task.rebuild)
-    require_success(check_features(run, view, task.nights))
-    run.run_stage(publish_newest_night, task.settings, view)
+        for view in views:
+            run.run_stage(build_view, task.settings, view, task.nights, rebuild=task.rebuild)
+        if isinstance(built, Pipeline):
+            run.run_stage(build_joined, task.settings, built, task.nights, rebuild=task.rebuild)
+    require_success(check_features(run, built, task.nights))
+    if task.definition.kind == "views":
+        run.run_stage(publish_newest_night, task.settings, built)
     return [asdict(result) for result in run.results]
+
+
+def find_stale_stages(
+    task: KeptViewTask, built: FeatureView | Pipeline, views: Sequence[FeatureView]
+) -> Iterator[dict[str, Any]]:
+    """Find the stages that would work, in their order; each takes those before it as done."""
+    from forecache.lake.features import build_joined, build_view
+    from forecache.lake.quality.pending_files import ProcessRun
+    from forecache.lake.quality.stage_checks import check_features
+
+    settings, nights, found = task.settings, task.nights, list[StaleWork]()
+    for view in views:
+        if stale := find_stale_work(build_view, settings, view, nights, rebuild=task.rebuild):
+            if view.windows:
+                days = [day for day in stale.inputs if day]
+                found.append(load_hook("window_features", "find_stale_tiles")(settings, view, days))
+                assume_done(found[-1], view.tile_table)
+            found.append(stale)
+            assume_done(stale, view.feature_table)
+    if isinstance(built, Pipeline) and (
+        stale := find_stale_work(build_joined, settings, built, nights, rebuild=task.rebuild)
+    ):
+        found.append(stale)
+        assume_done(stale, built.feature_table)
+    written = {day for work in found if work.stage.subject == task.definition.kept_name for day in work.inputs}
+    left = [night for night in nights if night not in written]
+    if left and (stale := find_stale_work(check_features, ProcessRun(settings), built, left)):
+        found.append(stale)
+    for work in found:
+        inputs = {f"{day}": text for day, text in work.inputs.items()}
+        yield {"stage": work.stage.name, "subject": work.stage.subject, "inputs": inputs}
 
 
 def send_source(task: KeptViewTask, archive: Path) -> None:
@@ -77,7 +132,7 @@ def send_source(task: KeptViewTask, archive: Path) -> None:
     others = context.parallelize([dict(task.definition.files)], 1).flatMap(find_other_modules).collect()
     if others:
         raise CheckError(
-            f"Spark's workers import another {', '.join(others)} than is kept of the view {task.definition.view}.",
+            f"Spark's workers import another {', '.join(others)} than is kept of {task.definition.called}.",
             remedy="Let the workers' path not begin with a folder that has the project. Or train and release what uses "
             "the view.",
         )
@@ -96,23 +151,61 @@ def find_other_modules(files: Mapping[str, str]) -> list[str]:
 
 
 def load_view(task: KeptViewTask) -> FeatureView:
-    """Load the view of a definition, with the name of the kept contract.
-
-    Raises:
-        InputError: The source cannot be loaded.
-        CheckError: The view has another contract than it had.
-    """
+    """Load the view of a definition, with the name of the kept contract; raises as `_require_contract`."""
     definition = task.definition
     project = read_project(task.settings.model_copy(update={"project": definition.project}))
-    view = project.views.get(definition.view)
-    if view is None:
+    view = _require_declared(definition, project, project.views)
+    _require_contract(definition, view.packed.contract)
+    return replace(view, name=definition.kept_name)
+
+
+def load_pipeline(task: KeptViewTask) -> Pipeline:
+    """Load the pipeline of a definition; raises as `_require_contract`, and CheckError if its key is another."""
+    definition = task.definition
+    project = read_project(task.settings.model_copy(update={"project": definition.project}))
+    pipeline = _require_declared(definition, project, project.pipelines)
+    _require_contract(definition, pipeline.fingerprints.features)
+    if task.key not in ((), pipeline.key):
+        raise CheckError(f"The kept definition of {definition.called} has the key {', '.join(pipeline.key)}.")
+    return pipeline
+
+
+def rename_features(pipeline: Pipeline, task: KeptViewTask) -> FeatureView | Pipeline:
+    """The features of a pipeline with names of the kept contract: their view, or the pipeline if views are joined.
+
+    A joined view that is declared as it was keeps its name, and so its table.
+    """
+    definition = task.definition
+    if not pipeline.is_joined:
+        return replace(pipeline.views[0], name=definition.kept_name)
+    views = (
+        view
+        if task.declared.get(view.name) == view.fingerprint
+        else replace(view, name=kept_name(view.name, definition.contract))
+        for view in pipeline.views
+    )
+    return replace(pipeline, name=definition.kept_name, features=tuple(views))
+
+
+_T = TypeVar("_T")
+
+
+def _require_declared(definition: KeptDefinition, project: Project, declared: Mapping[str, _T]) -> _T:
+    if definition.view not in declared:
         why = " ".join(error.message for error in project.broken.values()) or "its source does not declare it."
-        raise InputError(f"The kept definition of the view {definition.view} cannot be loaded: {why}")
-    if view.packed.contract != definition.contract:
+        raise InputError(f"The kept definition of {definition.called} cannot be loaded: {why}")
+    return declared[definition.view]
+
+
+def _require_contract(definition: KeptDefinition, contract: str) -> None:
+    """Refuse what is loaded with another contract than it had.
+
+    Raises:
+        CheckError: It has another contract.
+    """
+    if contract != definition.contract:
         raise CheckError(
-            f"The kept definition of the view {definition.view} gives the contract {view.packed.contract}, not "
-            f"{definition.contract}.",
+            f"The kept definition of {definition.called} gives the contract {contract}, not {definition.contract}.",
             remedy="It depends on more than its modules, or on another version of Forecache. Train and release what "
             "uses it.",
         )
-    return replace(view, name=definition.kept_name)

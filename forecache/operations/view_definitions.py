@@ -1,6 +1,4 @@
-"""Kept definitions of feature views: the source that computes the features of a contract, in the lake.
-
-<lake>/.state/views/<view>/<contract>.json    written before the first release that names the contract
+"""Keeping definitions of features, and computing features by them.
 
 A definition is loaded in a process of its own, in which the kept source is the project: its modules have their own
 names, so that it gives the contract again to the letter, and Spark's workers get the same modules.
@@ -12,112 +10,85 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from forecache.base.errors import CheckError, DamagedError, ForecacheError, InputError, NotFoundError
+from forecache.base.errors import CheckError, ForecacheError, InputError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step
-from forecache.base.table_names import NAME, kept_name
+from forecache.base.table_names import NAME
+from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.realtime.realtime import Realtime
-from forecache.kit.installation import open_state
+from forecache.lake.kept_definitions import KeptDefinition, has_definition, write_definition
 from forecache.operations.prove_release import pack_code
 
-_FOLDER = "views"
-_FORMAT = 1
 _START = "import sys; sys.path[0] or sys.path.pop(0); from forecache.operations.kept_view_process import main; main()"
 """Without the current folder in the path, which may have the project as it is now."""
 _LOG_BYTES = 2000
 
 
 @dataclass(frozen=True)
-class ViewDefinition:
-    """The source of a feature view under one contract; `problem` is the reason why it cannot be kept, else ""."""
-
-    view: str
-    contract: str
-    project: str  # the package whose sub-package `pipelines` declares it
-    files: Mapping[str, str] = field(default_factory=dict)  # source by path: "shop/pipelines/search.py"
-    problem: str = ""
-    format: int = _FORMAT
-
-    @property
-    def kept_name(self) -> str:
-        return kept_name(self.view, self.contract)
-
-
-@dataclass(frozen=True)
 class KeptViewTask:
-    """A task of a process that loads a definition: without dates, it only tells the contract."""
+    """A task of a process that loads a definition: without dates, it only tells the contract.
+
+    Attributes:
+        declared: By view as it is declared now, its fingerprint: features of a pipeline are joined from its table.
+        key: The key that the features of a pipeline need to have.
+        found: What the look that asks has found so far; None: the process builds.
+    """
 
     settings: Settings
-    definition: ViewDefinition
+    definition: KeptDefinition
     nights: tuple[date, ...] = ()
     run_id: str = ""
     rebuild: bool = False
+    declared: Mapping[str, str] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    found: Mapping[Hashable, Any] | None = None
 
 
 def keep_definitions(settings: Settings, realtime: Realtime, *, progress: Progress = no_progress) -> None:
     """Keep the definitions of a model's views, so that their features can be built after the views have changed."""
-    state, module = open_state(settings), _find_module(settings, realtime)
     for view in realtime.views:
-        name, refusal = _file(view.name, view.packed.contract), _refusal(view)
-        if module is None or refusal:
-            why = refusal or f"{realtime.name} is not declared in a module of {settings.project}.pipelines."
-            progress(f"the features of {view.name} end with its next change: {why}", None)
-            continue
-        if state.size(name) is not None:
-            continue
-        begin_work(f"keeping the definition of {view.name}")
-        definition = _define(settings, module, view)
-        if definition.problem:
-            progress(f"the features of {view.name} end with its next change: {definition.problem}", None)
-        state.write(name, json.dumps(asdict(definition)).encode())
-        contract_step("definition kept")
+        wanted = KeptDefinition(view.name, view.packed.contract, settings.project)
+        _keep(settings, realtime, wanted, _refusal(view) or _refuse_name(wanted), progress)
 
 
-def list_contracts(settings: Settings, view: str = "") -> list[tuple[str, str]]:
-    """List the views and contracts with a definition, of one view or of all, also if it says that it cannot be kept."""
-    prefix = f"{_FOLDER}/{view}" if view else _FOLDER
-    paths = [Path(name) for name in open_state(settings).names(prefix) if name.endswith(".json")]
-    return sorted((path.parent.name, path.stem) for path in paths)
+def keep_features_definition(settings: Settings, pipeline: Pipeline, *, progress: Progress = no_progress) -> None:
+    """Keep the definition of a pipeline's features, so that a model trained on them scores them after they change."""
+    wanted = KeptDefinition(pipeline.name, pipeline.fingerprints.features, settings.project, kind="features")
+    joined = pipeline.views if pipeline.is_joined else ()
+    names = [wanted, *(replace(wanted, view=view.name) for view in joined)]
+    _keep(settings, pipeline, wanted, next(filter(None, map(_refuse_name, names)), ""), progress)
 
 
-def read_definition(settings: Settings, view: str, contract: str) -> ViewDefinition:
-    """Read a definition; raises `NotFoundError` if there is none, `DamagedError` if it cannot be read."""
-    found = open_state(settings).read(_file(view, contract))
-    if found is None:
-        raise NotFoundError(f"The lake has no definition of the contract {contract} of the view {view}.")
-    what = f"The file .state/{_file(view, contract)} of the lake"
-    try:
-        data = json.loads(found[0])
-    except ValueError:
-        raise DamagedError(f"{what} is damaged.", remedy="Remove it, which ends its features.") from None
-    if data.get("format") != _FORMAT:
-        raise DamagedError(
-            f"{what} has the format {data.get('format')}, and this Forecache reads {_FORMAT}.",
-            remedy="Run the version of Forecache that wrote it.",
-        )
-    return ViewDefinition(**data)
+def _keep(
+    settings: Settings, declared: Realtime | Pipeline, wanted: KeptDefinition, refusal: str, progress: Progress
+) -> None:
+    """Write the definition of features that a declaration uses, unless it is there; or report why it cannot be kept."""
+    module = _find_module(settings, declared)
+    if module is None or refusal:
+        why = refusal or f"{declared.name} is not declared in a module of {settings.project}.pipelines."
+        progress(f"the features of {wanted.view} end with its next change: {why}", None)
+        return
+    if has_definition(settings, wanted.view, wanted.contract, wanted.kind):
+        return
+    begin_work(f"keeping the definition of {wanted.view}")
+    definition = _define(settings, module, wanted)
+    if definition.problem:
+        progress(f"the features of {wanted.view} end with its next change: {definition.problem}", None)
+    write_definition(settings, definition)
+    contract_step("definition kept")
 
 
-def remove_definition(settings: Settings, view: str, contract: str) -> None:
-    open_state(settings).delete([_file(view, contract)])
-
-
-def _file(view: str, contract: str) -> str:
-    return f"{_FOLDER}/{view}/{contract}.json"
-
-
-def _define(settings: Settings, module: ModuleType, view: FeatureView) -> ViewDefinition:
-    """Pack the definition of a view, and load it again to see that it gives the same contract."""
-    definition = ViewDefinition(view.name, view.packed.contract, settings.project)
+def _define(settings: Settings, module: ModuleType, definition: KeptDefinition) -> KeptDefinition:
+    """Pack the source of a definition, and load it again to see that it gives the same contract."""
     try:
         packed = replace(definition, files={path: text.decode() for path, text in pack_code([module]).items()})
         run_definition(KeptViewTask(settings, packed))
@@ -131,15 +102,17 @@ def _refusal(view: FeatureView) -> str:
         return "It is merged with a stream, which computes it by one definition only."
     if view.publishing.backend == "redis":
         return "It is published to Redis."
-    if not NAME.fullmatch(kept_name(view.name, view.packed.contract)):
-        return "Its name has more than 45 characters."
     return ""
 
 
-def _find_module(settings: Settings, realtime: Realtime) -> ModuleType | None:
+def _refuse_name(definition: KeptDefinition) -> str:
+    return "" if NAME.fullmatch(definition.kept_name) else "Its name has more than 45 characters."
+
+
+def _find_module(settings: Settings, declared: Realtime | Pipeline) -> ModuleType | None:
     prefix = f"{settings.project}.pipelines."
     loaded = [module for name, module in list(sys.modules.items()) if name.startswith(prefix)]
-    return next((module for module in loaded if any(value is realtime for value in vars(module).values())), None)
+    return next((module for module in loaded if any(value is declared for value in vars(module).values())), None)
 
 
 def run_definition(task: KeptViewTask, *, progress: Progress = no_progress) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from forecache.lake.provenance import Stamp
 from forecache.lake.stage_runner import StaleWork, adopt_partitions, find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.model_versions import ModelVersion, find_other_features
+from forecache.models.registry.model_versions import ModelVersion, find_other_features, find_scored_pipeline
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
@@ -120,8 +120,11 @@ def score_nights(
 def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild: Collection[date]) -> StageResult:
     """Score those of the nights that are not current; as `score`, by a caller who holds the table's lock.
 
-    Nights in `rebuild` are scored again also if they are current.
+    Nights in `rebuild` are scored again also if they are current. The features are those of the model's training, if
+    their definition is kept.
     """
+    warnings = find_other_features(run.settings, run.pipeline, run.model)
+    run = replace(run, pipeline=find_scored_pipeline(run.settings, run.pipeline, run.model))
     stage, settings, pipeline, model = run.ledger, run.settings, run.pipeline, run.model
     seen = take_snapshot(settings, run.table, AS_OF)
     before = last_records(settings, run.stage, pipeline.name, nights=nights)
@@ -134,7 +137,6 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     )
     pending = [night for night in described if night.night in to_do]
     rows = {night.night: night.rows for night in described}
-    warnings = find_other_features(pipeline, model)
     outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "warnings": warnings}
     if model.gate != "none" and not pipeline.is_trained:
         outcome["judged"] = {"accepted": model.gate == "passed", "reason": model.tags["gate_reason"]}

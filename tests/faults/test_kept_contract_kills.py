@@ -14,7 +14,7 @@ from contracts_shop import CUSTOMERS, DAYS, kept, land, run_nightly, true_featur
 
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.operations.view_definitions import list_contracts, read_definition
+from forecache.lake.kept_definitions import list_contracts, read_definition
 from forecache.plugins.maintenance.lake import maintain_lake
 from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.folder import open_releases, read_release

@@ -8,10 +8,8 @@ from contracts_asking import NEW, NEW_KEPT, OLD, OLD_KEPT, asking
 from contracts_shop import DAYS, kept, land, run_nightly, write_project
 
 from forecache.base.settings import Settings
+from forecache.lake.kept_definitions import list_contracts
 from forecache.operations.release import roll_back_release
-from forecache.operations.view_definitions import (
-    list_contracts,
-)
 from forecache.plugins.status.project_status import project_status
 from forecache.serve.store import open_store
 

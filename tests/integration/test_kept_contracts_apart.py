@@ -15,14 +15,9 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import split_kept_name
 from forecache.cli.main import main
+from forecache.lake.kept_definitions import list_contracts, read_definition
 from forecache.operations.kept_view_process import find_other_modules
-from forecache.operations.view_definitions import (
-    KeptViewTask,
-    keep_definitions,
-    list_contracts,
-    read_definition,
-    run_definition,
-)
+from forecache.operations.view_definitions import KeptViewTask, keep_definitions, run_definition
 from forecache.serve.store import encode_key, open_store
 
 pytestmark = pytest.mark.slow

@@ -176,7 +176,7 @@ def test_quantiles_are_learned_judged_scored_and_answered(
     table = DeltaTable(settings.table_uri(pipeline.feature_table))
     of_night = table.to_pyarrow_table(partitions=[("as_of", "=", NIGHT.isoformat())]).to_pylist()
     [given] = [row for row in of_night if row["user_id"] == rows["user_id"][5].as_py()]
-    found = explain_prediction(settings, pipeline, version, table.version(), NIGHT, given)
+    found = explain_prediction(settings, pipeline, version, pipeline.feature_table, table.version(), NIGHT, given)
     assert (found["output"], found["sum"]) == ("spend_q50", pytest.approx(middle[5], abs=1e-3))
     assert found["base"] + sum(each["contribution"] for each in found["features"]) == pytest.approx(found["sum"])
     assert "empirical quantiles alone" in write_report(settings, pipeline, version).read_text()

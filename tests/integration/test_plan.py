@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import random
+import re
 import shutil
 import sys
 from collections import defaultdict
@@ -20,6 +21,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import ledger_records, records_after
 from forecache.models.registry.model_versions import find_champion
+from forecache.operations.kept_contracts import REMOVED
 from forecache.plugins.doctor.training import check_champions
 from forecache.plugins.plan.command import HAS_WORK
 from forecache.plugins.plan.make_plan import plan_run
@@ -90,7 +92,7 @@ Stages = dict[tuple[str, str], set[date]]
 def planned_stages(made: Plan, *, is_promoted: bool) -> Stages:
     found: Stages = defaultdict(set)
     for each in made.stages:
-        if not each.condition or is_promoted:
+        if not each.condition or is_promoted != each.condition.startswith("unless "):
             found[each.stage, each.subject] |= {*each.dates}
     for name in ("ingest", "extract"):
         found |= {key: set() for key in found if key[0] == name}
@@ -100,6 +102,8 @@ def planned_stages(made: Plan, *, is_promoted: bool) -> Stages:
 def recorded_stages(settings: Settings, after: int) -> Stages:
     found: Stages = defaultdict(set)
     for row in records_after(settings, after):
+        if row.inputs == REMOVED:  # what a stage wrote earlier has ended
+            continue
         found[row.stage, row.subject] |= {row.night} if row.night else set()
     return found
 
@@ -127,13 +131,13 @@ def plan_and_run(project: PlannedProject, request: RunRequest) -> tuple[Plan, li
 
 def causes_of(made: Plan, stage: str, subject: str) -> list[str]:
     [found] = [each for each in made.stages if (each.stage, each.subject) == (stage, subject)][:1]
-    return list(found.causes)
+    return [re.sub("__[0-9a-f]{16}", "__CONTRACT", cause) for cause in found.causes]
 
 
 SPEND = "pipelines/spend"
 CHANGES_NOTHING = ("a docstring", "the time of the training")
 CHANGES_FEATURES = {"one feature's code": 2, "a new column of a source": 3, "a new feature": 3}
-"""Changes without a training after which the champion, of that version, scores features of another definition."""
+"""Changes without a training after which the champion, of that version, goes on with the features of its training."""
 _SQL = '`compute` ...urchases", max(("sales"."a... -> ...urchases", min(("sales"."a...'
 _SQL_OF_VIEW = _SQL.replace("compute", "views.habits.compute")
 CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
@@ -161,7 +165,7 @@ CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
                 "the features of habits are written again",
                 _SQL_OF_VIEW,
             ],
-            ("score", "spend"): ["the features of spend are written again"],
+            ("score", "spend"): ["the features of spend__CONTRACT are written again"],
         },
     ),
     "a helper two modules away": (
@@ -244,6 +248,11 @@ CHANGES: dict[str, tuple[Job, Edit, dict[tuple[str, str], list[str]]]] = {
         lambda p: p.edit(SPEND, '"spent_2d", "sum", 2', '"spent_2d", "sum", 3'),
         {("features", "tempo"): ["`windows.spent_2d.days` 2 -> 3", "`days` 2 -> 3", "raw_sales 0 -> 2"]},
     ),
+    "one feature's code, with a training": (
+        "full",
+        lambda p: p.edit(SPEND, "min(amount) AS most", "avg(amount) AS most"),
+        {},
+    ),
 }
 
 
@@ -260,7 +269,7 @@ def test_for_each_kind_of_change_the_plan_names_the_stages_that_run_and_why(proj
         assert bool(made.stages) == (name not in CHANGES_NOTHING), name
     assert found == {name: causes for name, (_, _, causes) in CHANGES.items()}
     assert {name: each for name, each in warned.items() if each} == {
-        name: [other_features(version)] for name, version in CHANGES_FEATURES.items()
+        name: [earlier_features(version)] for name, version in CHANGES_FEATURES.items()
     }
     with new_version_of("lightgbm"):  # what has been trained and scored stays as it is
         made, _ = plan_and_run(project, project.request("full"))
@@ -268,8 +277,11 @@ def test_for_each_kind_of_change_the_plan_names_the_stages_that_run_and_why(proj
     show_in_commands(project)
 
 
-def other_features(version: int) -> str:
-    return f"The champion spend {version} was trained on features of another definition: `forecache train spend`."
+def earlier_features(version: int) -> str:
+    return (
+        f"The champion spend {version} goes on with the features that it was trained on, which changed since: "
+        "`forecache train spend`."
+    )
 
 
 def show_in_commands(project: PlannedProject) -> None:
@@ -317,5 +329,5 @@ def show_in_commands(project: PlannedProject) -> None:
     code, text = call("spend", "--date", str(NIGHTS[1]), command="run")
     champion = find_champion(settings, read_project(settings).pipelines["spend"])
     assert champion is not None
-    assert (code, text.count(f"! {other_features(champion.version)}")) == (0, 1)
-    assert check_champions(settings).found == other_features(champion.version)
+    assert (code, text.count(f"! {earlier_features(champion.version)}")) == (0, 1)
+    assert check_champions(settings).found == earlier_features(champion.version)

@@ -10,8 +10,8 @@ from forecache.base.settings import Settings
 from forecache.base.steps import contract_step
 from forecache.base.table_names import FEATURES, TILES, kept_name
 from forecache.kit.installation import open_lake, open_state
+from forecache.lake.kept_definitions import list_contracts, read_definition
 from forecache.operations.kept_contracts import ContractUsers, retire_contracts
-from forecache.operations.view_definitions import list_contracts, read_definition
 from forecache.serve.store import open_remote, open_store
 from forecache.serve.store.push_pull import remove_retired_contracts
 

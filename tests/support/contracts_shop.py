@@ -11,7 +11,7 @@ from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dying import dies_at
 from warm import start
@@ -20,6 +20,9 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import WorkNeeded, contract_step, only_look, publish_step
 from forecache.base.table_names import split_kept_name
 from forecache.kit.delta.tables import table_names
+
+if TYPE_CHECKING:
+    from forecache.night import Trains
 
 DAYS = [date(2026, 1, 1) + timedelta(days=number) for number in range(12)]
 CUSTOMERS = 40
@@ -180,7 +183,9 @@ def kept(settings: Settings) -> list[str]:
     return sorted({name for name in (*stores, *tables) if split_kept_name(name)})
 
 
-def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kill: str = "") -> dict[str, Any]:
+def run_nightly(
+    settings: Settings, folder: Path, night: date, *models: str, kill: str = "", trains: "Trains" = "due"
+) -> dict[str, Any]:
     """Run a night in a process of its own, with the project of a folder; one killed after a named step returns {}."""
     given = {
         "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
@@ -190,7 +195,7 @@ def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kil
         "FORECACHE_KEPT_CONTRACT_DAYS": str(settings.kept_contract_days),
     }
     ours, theirs = get_context("fork").Pipe()
-    process = start(_run, settings.home_path, folder, given, night, models, kill, theirs)
+    process = start(_run, settings.home_path, folder, given, night, models, kill, trains, theirs)
     theirs.close()
     try:
         told: dict[str, Any] = ours.recv()
@@ -202,7 +207,14 @@ def run_nightly(settings: Settings, folder: Path, night: date, *models: str, kil
 
 
 def _run(
-    home: Path, folder: Path, given: dict[str, str], night: date, models: Sequence[str], kill: str, answer: Connection
+    home: Path,
+    folder: Path,
+    given: dict[str, str],
+    night: date,
+    models: Sequence[str],
+    kill: str,
+    trains: "Trains",
+    answer: Connection,
 ) -> None:
     os.environ |= given
     os.chdir(folder)
@@ -220,7 +232,7 @@ def _run(
 
     def run_models() -> None:
         for name in models:
-            run_declaration(run, load_nightly(settings, name), [night])
+            run_declaration(run, load_nightly(settings, name), [night], trains=trains)
 
     with only_look() as has_work, suppress(WorkNeeded):
         run_models()

@@ -9,9 +9,11 @@ from forecache.base.table_names import AS_OF
 from forecache.declare import Pipeline
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
+from forecache.lake.ledger import last_record
 from forecache.plugins.diff.compare_partitions import ColumnDiff, PartitionDiff
 from forecache.plugins.diff.compared_tables import Side
 from forecache.plugins.diff.joined_changes import Mover
+from forecache.scoring.night_inputs import STAGE as SCORE
 
 EXPLAINED = 3
 _MOST_FEATURES = 8
@@ -42,11 +44,13 @@ def _explain_side(side: Side, pipeline: Pipeline, movers: Sequence[Mover]) -> di
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     try:
         scored = _rows_of(side, pipeline.prediction_table, None, pipeline.key, wanted)
+        made = last_record(side.settings, SCORE, pipeline.name, side.night)
+        table = made.details["feature_table"] if made is not None else pipeline.feature_table
         for key in wanted:
             row = scored[key]
             version = row["feature_version"]
-            features = _rows_of(side, pipeline.feature_table, version, pipeline.key, [key])[key]
-            found[key] = explain(side.settings, pipeline, row["model_version"], version, side.night, features)
+            features = _rows_of(side, table, version, pipeline.key, [key])[key]
+            found[key] = explain(side.settings, pipeline, row["model_version"], table, version, side.night, features)
     except ForecacheError as error:
         return {key: found.get(key, {"missing": str(error)}) for key in wanted}
     except KeyError as error:

@@ -33,7 +33,7 @@ def check_champions(settings: Settings) -> Finding:
             champion = find_champion(settings, pipeline)
         except Exception as error:  # noqa: BLE001  (of whatever registry; the check of MLflow says what is wrong)
             return Finding("champions", "warn", f"not known: {str(error).splitlines()[0]}", "See the check mlflow.")
-        found += find_other_features(pipeline, champion) if champion is not None else []
+        found += find_other_features(settings, pipeline, champion) if champion is not None else []
     if found:
         return Finding("champions", "warn", " ".join(found), "Train them again.")
     return Finding("champions", "ok", "none was trained on features of another definition")

@@ -95,21 +95,24 @@ def feature_drift(
     champion: ModelVersion,
     night: date,
     *,
+    table: str = "",
     run_id: str = "",
 ) -> list[Measurement]:
     """Measure the drift of each of the champion's features, in its order, with Spark or in this process; no figures
-    if the date has no rows."""
-    reference = feature_reference(settings, pipeline, champion)
-    rows = partition_rows(settings, pipeline.feature_table, [night], column=AS_OF)[night]
+    if the date has no rows.
+
+    Args:
+        table: The table of the features that the champion has scored; "": that of the pipeline.
+    """
+    reference, table = feature_reference(settings, pipeline, champion), table or pipeline.feature_table
+    rows = partition_rows(settings, table, [night], column=AS_OF)[night]
     if (engine := decide_engine(settings, rows=rows)).name == "spark":
         from pyspark.sql import functions as F
 
-        partition = read_table(engine.session(), settings, pipeline.feature_table).where(F.col(AS_OF) == F.lit(night))
+        partition = read_table(engine.session(), settings, table).where(F.col(AS_OF) == F.lit(night))
         counts = count_frame(partition, reference.edges)
     else:
-        dataset = open_dataset(
-            open_table(settings, pipeline.feature_table), partitions=[(AS_OF, "=", night.isoformat())]
-        )
+        dataset = open_dataset(open_table(settings, table), partitions=[(AS_OF, "=", night.isoformat())])
         counts = count_batches(dataset.to_batches(columns=list(champion.features)), reference.edges)
     measure = partial(drift_measurement, pipeline.name, night, "feature", run_id=run_id)
     found = []

@@ -22,7 +22,6 @@ from forecache.kit.delta.tables import open_table, read_table, table_exists, tab
 from forecache.lake.arrow_rows import label_rows, load_table
 from forecache.lake.contracts import class_order
 from forecache.lake.engine import Engine, decide_engine, find_spark_functions
-from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins, source_states, state_history
@@ -242,8 +241,7 @@ def monitor(
 def _inputs(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, str]:
     pins = Pins(run.settings)
     raw = source_states(run.settings, run.pipeline.all_sources, nights, pins=pins)
-    known = [night for night in nights if night in run.scored]
-    versions, inputs = feature_versions(run.settings, run.pipeline, known), {}
+    inputs = {}
     for night in nights:
         require_scored(run.pipeline, night, run.scored)
         days = [day for day in newly_labelled_dates(run.pipeline, night) if day in run.scored]
@@ -253,9 +251,10 @@ def _inputs(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, str]:
             state_history(run.settings, source, min(days) + timedelta(days=1), night, pins=pins)
             for source in (run.pipeline.label_sources if days else ())
         ]
+        made_of = run.scored[night].details
         inputs[night] = (
-            f"champion={run.champion.version} {run.pipeline.feature_table}"
-            f"@{versions[night]} {_prediction_state(run.scored[night])} "
+            f"champion={run.champion.version} {made_of['feature_table']}"
+            f"@{made_of['feature_version']} {_prediction_state(run.scored[night])} "
             f"labelled={','.join(labelled) or 'none'} {raw[night]}{''.join(histories)} "
             f"{declared_inputs(run.pipeline)}"
         )
@@ -308,8 +307,12 @@ def _measure_drift(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, li
     reports = measure_drift(run.settings, run.pipeline, nights)
     figures = {}
     for night in nights:
-        version, output = int(run.scored[night].details["model_version"]), reports[night].output
-        figures[night] = feature_drift(run.settings, run.pipeline, run.champion, night, run_id=run.run_id) + [
+        made_of, output = run.scored[night].details, reports[night].output
+        version = int(made_of["model_version"])
+        table = made_of["feature_table"] if version == run.champion.version else ""
+        figures[night] = feature_drift(
+            run.settings, run.pipeline, run.champion, night, table=table, run_id=run.run_id
+        ) + [
             drift_measurement(
                 run.pipeline.name, night, "prediction", output, reference, version, apart, run_id=run.run_id
             )

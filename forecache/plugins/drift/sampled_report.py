@@ -248,7 +248,7 @@ def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -
     names = [*_shown_features(pipeline), *_score_columns(pipeline)]
     sides = []
     for table, version in (
-        (pipeline.feature_table, scored.details.get("feature_version")),
+        (scored.details.get("feature_table", pipeline.feature_table), scored.details.get("feature_version")),
         (pipeline.prediction_table, None),
     ):
         dataset = open_dataset(

@@ -27,6 +27,7 @@ def explain_prediction(
     settings: Settings,
     pipeline: Pipeline,
     model_version: int,
+    feature_table: str,
     feature_version: int,
     night: date,
     row: Mapping[str, Any],
@@ -49,7 +50,7 @@ def explain_prediction(
     column = output.judged_column
     if any(not isinstance(row[name], (int, float, bool, type(None))) for name in names):
         return {"missing": "contributions are of numeric features, and this model has others"}
-    table = open_dataset(open_table(settings, pipeline.feature_table, version=feature_version))
+    table = open_dataset(open_table(settings, feature_table, version=feature_version))
     background = _matrix(table.head(_MOST_READ, columns=names, filter=pc.field(AS_OF) == pa.scalar(night)))
     chosen = background[np.unique(np.linspace(0, len(background) - 1, _BACKGROUND).astype(int))]
     kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)

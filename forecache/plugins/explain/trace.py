@@ -10,7 +10,7 @@ from deltalake.exceptions import DeltaError
 
 from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
-from forecache.base.table_names import FEATURES
+from forecache.base.table_names import FEATURES, kept_name, split_kept_name
 from forecache.cli.commands.get import open_answers
 from forecache.cli.output import json_value
 from forecache.declare import TableSource
@@ -174,12 +174,13 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     by_run = prediction.get("row", {}).get("run_id")
     chain["prediction"] = prediction | ledger_record(current, "score", pipeline.name, night, run_id=by_run)
     feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
-    features = row_link(current, pipeline.feature_table, feature_version, where, night)
-    subject = pipeline.feature_table.removeprefix(FEATURES)
+    scored_from = find_scored_table(pipeline, chain["prediction"].get("inputs", ""), feature_version)
+    features = row_link(current, scored_from, feature_version, where, night)
+    subject = scored_from.removeprefix(FEATURES)
     made = ledger_record(current, "features", subject, night, delta_version=feature_version)
     chain["features"] = features | made
     chain["raw"] = [
-        _source_link(current, source, _view_record(current, pipeline, view, made, night), where, night)
+        _source_link(current, source, _view_record(current, pipeline, view, subject, made, night), where, night)
         for view in pipeline.views
         for source in view.sources
     ]
@@ -188,7 +189,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
         scored_by = int(prediction.get("row", {}).get("model_version", manifest.provenance.model_version))
         try:
             chain["contributions"] = explain_prediction(
-                current, pipeline, scored_by, feature_version, night, features["row"]
+                current, pipeline, scored_by, scored_from, feature_version, night, features["row"]
             )
         except ForecacheError as error:
             chain["contributions"] = {"missing": error.message}
@@ -312,13 +313,24 @@ def _source_link(
 
 
 def _view_record(
-    current: Settings, pipeline: "Pipeline", view: "FeatureView", made: dict[str, Any], night: date
+    current: Settings, pipeline: "Pipeline", view: "FeatureView", subject: str, made: dict[str, Any], night: date
 ) -> dict[str, Any]:
     """The ledger record of a view's as-of date: that of the features, or if they are joined, the one that it names."""
     if not pipeline.is_joined:
         return made
-    version = _raw_version(made.get("inputs", ""), view.feature_table)
-    return ledger_record(current, "features", view.name, night, delta_version=version)
+    inputs, contract = made.get("inputs", ""), split_kept_name(subject)
+    for name in [view.name, *([kept_name(view.name, contract[1])] if contract else [])]:
+        version = _raw_version(inputs, FEATURES + name)
+        if version is not None:
+            return ledger_record(current, "features", name, night, delta_version=version)
+    return {}
+
+
+def find_scored_table(pipeline: "Pipeline", inputs: str, version: int) -> str:
+    """The feature table in the `inputs` of a score record: that of the pipeline, or of its earlier features."""
+    tables = (word.removesuffix(f"@{version}") for word in inputs.split() if word.endswith(f"@{version}"))
+    kept = f"{FEATURES}{pipeline.name}__"
+    return next((table for table in tables if table.startswith(kept)), pipeline.feature_table)
 
 
 def _raw_version(inputs: str, table: str) -> int | None:

@@ -11,6 +11,7 @@ from forecache.base.settings import Settings
 _STAGES = {
     "build_features": "features",
     "build_view": "features",
+    "build_joined": "features",
     "build_training_set": "training_set",
     "build_examples": "training_set",
     "score_nights": "score",
@@ -19,7 +20,7 @@ _STAGES = {
     "write_drift_report": "drift_report",
     "monitor": "monitoring",
     "check_parity": "parity",
-    "register_trained_model": "register",
+    "register_model": "register",
     "release_model": "release",
 }
 """Name of the stage by name of the function, if the two differ."""

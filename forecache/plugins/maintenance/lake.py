@@ -22,13 +22,14 @@ from forecache.kit.delta.files import RETENTION, place_of
 from forecache.kit.delta.small_tables import SORTED_BY
 from forecache.kit.delta.stream_tables import is_stream_table, nights_in_base, read_stream_bases
 from forecache.kit.delta.tables import open_table, resolve_place, table_exists, table_names
+from forecache.lake.kept_definitions import list_contracts
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.training.run_files import open_training_root
 from forecache.models.training.spec import SPEC_FILE
 from forecache.operations.kept_contracts import find_contract_users, retire_contracts
-from forecache.operations.view_definitions import list_contracts
+from forecache.operations.kept_features import retire_all_features
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
 from forecache.serve.store.remote_store import read_retained
 
@@ -45,12 +46,15 @@ def maintain_lake(
 ) -> list[MaintenanceResult]:
     """Maintain the named tables, or all of the lake; see `maintain_table`.
 
-    Of all, first those of views' earlier contracts are removed, with their stores, that no release names any more.
+    Of all, first those of views' earlier contracts are removed, with their stores, that no release names any more, and
+    those of pipelines' earlier features that no model needs.
 
     NotFoundError if the lake has no such table, InputError if it is an existing table that a source reads.
     """
     if not names and not dry_run and list_contracts(settings):
         retire_contracts(settings, find_contract_users(settings), progress=progress)
+    if not names and not dry_run and list_contracts(settings, kind="features"):
+        retire_all_features(settings, progress=progress)
     foreign = foreign_tables(settings)
     here = [name for name in table_names(settings) if name not in foreign]
     for name in names:

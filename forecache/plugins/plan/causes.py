@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from forecache.base.settings import Settings
+from forecache.base.table_names import split_kept_name
 from forecache.declare import Pipeline, Realtime
 from forecache.declare.code.definition import ORDER, Definition
 from forecache.lake.definitions import read_fingerprint_definition
@@ -62,6 +63,10 @@ class CauseFinder:
         for name in dict.fromkeys([*new, *old]):
             was, comes = old.get(name), new.get(name)
             if was == comes or (name == "of" and old.get("model") != new.get("model")):
+                continue
+            if other := _find_same_table(name, new if comes is None else old):
+                # Features of another definition have another table, which is said once.
+                found += [self.pending.get(name, f"{other} -> {name}")] if comes is not None else []
                 continue
             if name in _FINGERPRINTED and was and comes:
                 found += self.compare_fingerprints(was, comes)
@@ -123,6 +128,17 @@ class CauseFinder:
 def compare_inputs(before: Settings, old: str, settings: Settings, now: str) -> list[str]:
     """The differences of a stage's inputs in two environments, in words."""
     return CauseFinder(settings, before=before).compare(old, now)
+
+
+def _find_same_table(name: str, others: Iterable[str]) -> str:
+    """Find the table of the same features by another definition among the parts of inputs; "" without one."""
+    present = _drop_contract(name)
+    return next((each for each in others if each != name and _drop_contract(each) == present), "")
+
+
+def _drop_contract(name: str) -> str:
+    kept = split_kept_name(name)
+    return kept[0] if kept else name
 
 
 def _split_inputs(text: str) -> dict[str, str]:

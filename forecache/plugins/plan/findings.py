@@ -1,14 +1,10 @@
 """The findings of a walk: stages that would run, in their order, whose results later stages take as given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from forecache.base.settings import Settings
-from forecache.base.steps import WorkNeeded
-from forecache.kit.delta.tables import table_exists, table_version
-from forecache.lake.ledger import StageRecord, assume_records
 from forecache.lake.quality.verdicts import STAGE as CHECK
 from forecache.lake.stage_runner import StaleWork
 from forecache.plugins.plan.causes import CauseFinder
@@ -54,29 +50,9 @@ class Findings:
         if new or dates is None:
             self.found.append(FoundWork(stage, subject, tuple(new), causes, condition, rows))
 
-    def look(self, stage: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-        """The work that a stage names before it begins; None if it is current, WorkNeeded if it names none."""
-        try:
-            stage(*arguments, **more)
-        except WorkNeeded as needed:
-            return needed if needed.stale is None else needed.stale
-        return None
-
-    def add_stale(self, work: StaleWork, *, rows: int | None = None) -> list[date]:
+    def add_stale(self, work: StaleWork, *, condition: str = "", rows: int | None = None) -> list[date]:
         """Note what a stage has to do; returns its dates."""
         dates = sorted(day for day in work.inputs if isinstance(day, date))
         causes = self.causes.find(work, rebuild=self.rebuild and work.stage.name != CHECK)
-        self.add(work.stage.name, work.stage.subject, dates or None, *causes, rows=rows)
+        self.add(work.stage.name, work.stage.subject, dates or None, *causes, condition=condition, rows=rows)
         return dates
-
-    def assume(self, work: StaleWork, table: str) -> None:
-        """Let later stages find the records of some work, with the version that its table would have."""
-        version = table_version(self.settings, table) + 1 if table_exists(self.settings, table) else 0
-        stage = work.stage
-        assume_records(
-            self.settings,
-            [
-                StageRecord(stage.name, stage.subject, day, text, table, version, 0, 0.0)
-                for day, text in work.inputs.items()
-            ],
-        )

@@ -15,6 +15,7 @@ from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.base.steps import WorkNeeded
+from forecache.base.table_names import FEATURES as FEATURES_PREFIX
 from forecache.declare import FeatureView, Pipeline, Realtime, Served, Source, Trainable
 from forecache.declare.loading import load_nightly, read_project
 from forecache.declare.project import Nightly
@@ -28,7 +29,7 @@ from forecache.lake.quality.pending_files import ProcessRun
 from forecache.lake.quality.verdicts import DRIFT_STAGE
 from forecache.lake.quality.verdicts import STAGE as CHECK
 from forecache.lake.sources import count_rows
-from forecache.lake.stage_runner import Stage, StaleWork
+from forecache.lake.stage_runner import Stage, StaleWork, assume_done, find_stale_work
 from forecache.lake.training_set import as_of_dates, build_training_set
 from forecache.models.inference.kernel_spec import KERNEL_VERSION
 from forecache.models.registry.applied.pipeline_models import scoring_model
@@ -40,6 +41,7 @@ from forecache.models.registry.model_versions import (
     ModelVersion,
     find_champion,
     find_other_features,
+    find_scored_pipeline,
     list_models,
     model_version,
 )
@@ -47,6 +49,7 @@ from forecache.models.registry.register import STAGE as REGISTER
 from forecache.models.registry.run_gate import STAGE as GATE
 from forecache.models.training.launch import STAGE as TRAIN
 from forecache.models.training.launch import pinned_version, plan_training, training_inputs
+from forecache.operations.kept_features import find_stale_features, list_scoring_models
 from forecache.operations.publish_night import STAGE as PUBLISH
 from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import STAGE as RELEASE
@@ -152,14 +155,14 @@ class Walk:
         known, walked = self._views.get(table, []), self._walked.setdefault(table, set())
         left = [night for night in nights if night not in walked]
         walked |= {*left}
-        found = self._noted.look(build, left, rebuild=self.rebuild) if left else None
+        found = find_stale_work(build, left, rebuild=self.rebuild) if left else None
         built: list[date] = []
         if isinstance(found, StaleWork):
             if isinstance(declared, FeatureView) and declared.windows:
                 self._plan_tiles(declared, [day for day in found.inputs if isinstance(day, date)])
             rows = count_rows(self.settings, declared.all_sources, last=max(nights))
             built = self._noted.add_stale(found, rows=rows)
-            self._noted.assume(found, table)
+            assume_done(found, table)
             self._noted.causes.pending[table] = f"the features of {subject} are written again"
         self._views[table] = sorted({*known, *built})
         self._plan_check(table, checks.check_features, declared, left, built)
@@ -169,7 +172,7 @@ class Walk:
         tiles: StaleWork = load_hook("window_features", "find_stale_tiles")(self.settings, view, nights)
         if tiles.inputs:
             self._noted.add_stale(tiles)
-            self._noted.assume(tiles, view.tile_table)
+            assume_done(tiles, view.tile_table)
 
     def _plan_check(
         self, table: str, check: Callable[..., Any], declared: Any, nights: Sequence[date], written: Sequence[date]
@@ -178,10 +181,10 @@ class Walk:
         self._noted.add(CHECK, table, written, _AGAIN)
         others = [night for night in nights if night not in written]
         if others and table not in self._checked and table_exists(self.settings, table):
-            found = self._noted.look(check, self._run, declared, others)
+            found = find_stale_work(check, self._run, declared, others)
             if isinstance(found, StaleWork):
                 self._noted.add_stale(found)
-                self._noted.assume(found, table)
+                assume_done(found, table)
         if written:
             self._checked.add(table)
 
@@ -197,7 +200,7 @@ class Walk:
             return
         if last is None and not table_exists(self.settings, declared.served_table):
             return
-        found = self._noted.look(publish_newest_night, self.settings, declared)
+        found = find_stale_work(publish_newest_night, self.settings, declared)
         if found is not None:
             cause = describe_content_change(*found) if isinstance(found, tuple) else "the published version is outdated"
             self._noted.add(PUBLISH, declared.name, [published] if published else None, cause, condition=condition)
@@ -206,7 +209,7 @@ class Walk:
         """Plan a training; returns the condition under which a new model scores, "" if there is no new one."""
         settings, name = self.settings, declared.name
         build = build_training_set if isinstance(declared, Pipeline) else load_hook(_EXAMPLES, "build_examples")
-        found = self._noted.look(build, settings, declared, night, rebuild=self.rebuild)
+        found = find_stale_work(build, settings, declared, night, rebuild=self.rebuild)
         if isinstance(found, StaleWork):
             if isinstance(declared, Pipeline):
                 days = sorted({day for some in as_of_dates(declared, night).values() for day in some})
@@ -214,7 +217,7 @@ class Walk:
                     if view.windows:
                         self._plan_tiles(view, days)
             self._noted.add_stale(found, rows=count_rows(settings, declared.all_sources, last=night))
-            self._noted.assume(found, declared.training_table)
+            assume_done(found, declared.training_table)
             self._noted.causes.pending[declared.training_table] = "its training set is written again"
         plan = plan_training(settings, declared)
         text = training_inputs(
@@ -251,7 +254,7 @@ class Walk:
             self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
         scored, causes = list[date](), tuple[str, ...]()
         if not condition or any(CHAMPION in each.aliases for each in self._list_models(declared)):
-            scored, causes = self._find_stale_scores(declared, nights)
+            scored, causes = self._find_stale_scores(declared, nights, condition)
         if scored or not condition:
             self._plan_scores_of(declared, nights, scored, causes)
         if condition:
@@ -259,32 +262,54 @@ class Walk:
             others = [night for night in nights if night not in scored]
             self._plan_scores_of(declared, nights, others, (_model_cause(condition),), condition)
 
-    def _find_stale_scores(self, declared: Pipeline, nights: Sequence[date]) -> tuple[list[date], tuple[str, ...]]:
+    def _find_stale_scores(
+        self, declared: Pipeline, nights: Sequence[date], condition: str
+    ) -> tuple[list[date], tuple[str, ...]]:
         """The dates that the present model would score, and why."""
         settings, name = self.settings, declared.name
-        rebuilt = [night for night in nights if night in self._views[declared.feature_table]]
-        others = [night for night in nights if night not in rebuilt]
         if cause := self._assume_model(declared):
             return list(nights), (cause,)
-        model, scored = scoring_model(settings, declared), list(rebuilt)
-        self.notes += find_other_features(declared, model)
+        model = scoring_model(settings, declared)
+        self.notes += find_other_features(settings, declared, model)
+        self._plan_kept_features(declared, nights, condition)
+        read = find_scored_pipeline(settings, declared, model)
+        rebuilt = [night for night in nights if night in self._views[read.feature_table]]
+        others, scored = [night for night in nights if night not in rebuilt], list(rebuilt)
         causes: tuple[str, ...] = ()
-        found = self._noted.look(score_nights, settings, declared, others, rebuild=self.rebuild) if others else None
+        found = find_stale_work(score_nights, settings, declared, others, rebuild=self.rebuild) if others else None
         if isinstance(found, StaleWork) and found.stage.name == SCORE:
             causes = self._noted.causes.find(found, rebuild=self.rebuild)
             scored += found.inputs
         elif isinstance(found, StaleWork):  # of the challenger alone
             self._noted.add_stale(found)
         if rebuilt:
-            records = last_records(settings, FEATURES, self._feature_subject(declared), nights=rebuilt)
-            texts = {night: night_inputs(declared, model, records[night].delta_version) for night in rebuilt}
+            records = last_records(settings, FEATURES, read.feature_table.removeprefix(FEATURES_PREFIX), nights=rebuilt)
+            texts = {night: night_inputs(read, model, records[night].delta_version) for night in rebuilt}
             before = last_records(settings, SCORE, name, nights=nights)
             causes += self._noted.causes.find(
                 StaleWork(Stage(settings, SCORE, name), texts, before), rebuild=self.rebuild
             )
-        if scored and not settings.scoring_batch_rows and self._is_uncalibrated(declared, model):
+        if scored and not settings.scoring_batch_rows and self._is_uncalibrated(read, model):
             self._noted.add(CALIBRATE, name, None, "the batch size of its model and outputs is not measured yet")
         return sorted(scored), tuple(dict.fromkeys(causes))
+
+    def _plan_kept_features(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
+        """Plan the earlier features of models that score; of the champion, unless another one takes its place."""
+        rows = count_rows(self.settings, declared.all_sources, last=max(nights)) if declared.is_trained else None
+        for model in list_scoring_models(self.settings, declared):
+            table = find_scored_pipeline(self.settings, declared, model).feature_table
+            is_champion = CHAMPION in model.aliases
+            unless = condition.replace("if ", "unless ", 1) if is_champion else ""
+            written = set(self._views.get(table, []))
+            for work in find_stale_features(self.settings, declared, model, nights, rebuild=self.rebuild):
+                dates = self._noted.add_stale(work, condition=unless, rows=rows)
+                if work.stage.name == FEATURES:
+                    built, subject = FEATURES_PREFIX + work.stage.subject, work.stage.subject
+                    self._noted.causes.pending[built] = f"the features of {subject} are written again"
+                    if built == table:
+                        written |= {*dates}
+                        self._noted.add(CHECK, table, dates, _AGAIN, condition=unless)
+            self._views[table] = sorted(written)
 
     def _is_uncalibrated(self, declared: Pipeline, model: ModelVersion) -> bool:
         settings, called = self.settings, f"{model.name}@{model.version}"
@@ -295,9 +320,6 @@ class Walk:
             return False
         # Packing the model is left to the rare case that its outputs may have changed.
         return known.inputs != calibration_inputs(settings, called, plan_model(settings, declared, model))
-
-    def _feature_subject(self, declared: Pipeline) -> str:
-        return declared.name if declared.is_joined else declared.views[0].name
 
     def _list_models(self, declared: Trainable) -> list[ModelVersion]:
         """The registered versions; [] if there is no registry yet."""
@@ -310,10 +332,10 @@ class Walk:
         """Assume the number of a declared or referred model that no run has used yet; returns why it is not known which
         one scores, "" if it is.
         """
-        found = self._noted.look(scoring_model, self.settings, declared)
+        found = find_stale_work(scoring_model, self.settings, declared)
         if isinstance(found, StaleWork):
             self._noted.add_stale(found)
-            self._noted.assume(found, "")
+            assume_done(found, "")
         elif isinstance(found, WorkNeeded):
             cause = "a new version of its registered model is judged"
             self._noted.add("judge", declared.name, None, cause)
@@ -342,7 +364,7 @@ class Walk:
         for check_scores in find_hooks("check_scores"):
             if scored:
                 self._noted.add(DRIFT_STAGE, table, scored, again, condition=condition)
-            elif is_there and self._noted.look(check_scores, self._run, declared, nights):
+            elif is_there and find_stale_work(check_scores, self._run, declared, nights):
                 self._noted.add(DRIFT_STAGE, table, nights, "its drift is not measured yet")
         if scored or not condition:
             self._plan_publish(declared, scored, condition)
@@ -353,7 +375,7 @@ class Walk:
                 if declared.drift.report_rows:
                     self._noted.add("drift_report", declared.name, [newest], again, condition=condition)
             elif is_there and not condition:
-                found = self._noted.look(report_scores, self._run, declared, newest)
+                found = find_stale_work(report_scores, self._run, declared, newest)
                 if isinstance(found, StaleWork):
                     self._noted.add_stale(found)
 
@@ -363,7 +385,7 @@ class Walk:
     def _plan_made(self, declared: NightlyDeclaration, nights: Sequence[date]) -> None:
         """Plan the tables of a declaration of a plug-in, such as a recommender."""
         stage = load_hook(declared.plugin, declared.stage)
-        found = self._noted.look(stage, self.settings, declared, nights, rebuild=self.rebuild)
+        found = find_stale_work(stage, self.settings, declared, nights, rebuild=self.rebuild)
         written: list[date] = []
         if isinstance(found, StaleWork):
             rows = count_rows(self.settings, declared.all_sources, last=max(nights))
@@ -378,7 +400,7 @@ class Walk:
             self._noted.add(RELEASE, declared.name, None, _model_cause(condition), condition=condition)
             return
         try:
-            found = self._noted.look(release_model, self.settings, declared)
+            found = find_stale_work(release_model, self.settings, declared)
         except NotFoundError as error:
             self.blocked[declared.name] = str(error)
             return
