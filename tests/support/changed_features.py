@@ -1,12 +1,17 @@
 """A project whose pipelines' features change after a model was trained on them, and what its models have to predict."""
 
+import json
+import subprocess
+import sys
+from collections import Counter
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from contracts_shop import CUSTOMERS, FACTORS, sales_of
+from contracts_shop import CUSTOMERS, FACTORS, environment_of, sales_of
 from deltalake import DeltaTable
 
 from forecache.base.settings import Settings
@@ -28,8 +33,8 @@ _PIPELINES = """
 from datetime import date
 
 from forecache import (
-    Baseline, Column, Drift, EstimatorModel, Feature, Features, FeatureView, Gate, Label, Output, Pipeline, Publish, Schedule,
-    Source, Training, Window,
+    Baseline, Column, Drift, EstimatorModel, Feature, Features, FeatureView, Gate, Label, Output, Pipeline, Publish,
+    Schedule, Source, Training, Window,
 )
 from shop import rates
 
@@ -93,6 +98,7 @@ def pipeline(name, features, sources=()):
         schedule=Schedule(training="never"),
         publish=Publish(max_age_h=10_000_000, max_psi=None, max_row_change=None),
         drift=Drift(report_rows=0),
+        shadow=True,
     )
 
 
@@ -150,28 +156,45 @@ def true_predictions(settings: Settings, name: str, definition: str, version: in
     return dict(zip(known, mlflow.lightgbm.load_model(str(folder)).predict(matrix).tolist(), strict=True))
 
 
-def read_predictions(settings: Settings, name: str, night: date) -> tuple[set[int], dict[int, float]]:
+def call(settings: Settings, folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run a command with the project of a folder; returns its JSON."""
+    started = [sys.executable, "-c", "import sys; from forecache.cli.main import main; sys.exit(main())", *arguments]
+    given = {"FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": "shop"}
+    environment = {**environment_of(settings, folder), **given}
+    done = subprocess.run([*started, "--json"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def read_predictions(
+    settings: Settings, name: str, night: date, *, challenger: bool = False
+) -> tuple[set[int], dict[int, float]]:
     """The versions of the model, and the predictions by customer, of all rows of an as-of date."""
-    table = DeltaTable(settings.table_uri(f"predictions_{name}"))
+    table = DeltaTable(settings.table_uri(f"predictions_{name}{'_challenger' * challenger}"))
     rows = table.to_pyarrow_table(partitions=[("as_of", "=", night.isoformat())]).to_pylist()
     found = {row["customer"]: row["next_spend"] for row in rows}
     assert len(found) == len(rows)
     return {row["model_version"] for row in rows}, found
 
 
-def check_predictions(settings: Settings, definition: str, version: int, night: date) -> None:
+def check_predictions(
+    settings: Settings,
+    definition: str,
+    version: int,
+    night: date,
+    *,
+    names: tuple[str, ...] = ("spend", "both"),
+    challenger: bool = False,
+) -> None:
     """See that all rows of an as-of date are what a version predicts from the features of a definition alone."""
-    for name in ("spend", "both"):
-        versions, found = read_predictions(settings, name, night)
+    for name in names:
+        versions, found = read_predictions(settings, name, night, challenger=challenger)
         assert versions == {version}
         assert found == pytest.approx(true_predictions(settings, name, definition, version, night), rel=1e-9)
-        other = "new" if definition == "old" else "old"
-        if len(NAMES[name, other]) == len(NAMES[name, definition]):  # the model takes both
-            assert found != pytest.approx(true_predictions(settings, name, other, version, night), rel=1e-9)
 
 
-def list_earlier(settings: Settings) -> list[str]:
-    """The names of earlier features of which there are tables, without their contracts, or definitions."""
+def list_kept(settings: Settings) -> dict[str, int]:
+    """The number of tables of earlier features, by the name without contract, and of definitions by pipeline."""
     tables = [name.split("__")[0] for name in table_names(settings) if "__" in name]
-    present = [f"{name} of {contract}" for name, contract in list_contracts(settings, kind="features")]
-    return sorted([*tables, *(name.partition(" ")[0] for name in present)])
+    return dict(Counter([*tables, *(name for name, _ in list_contracts(settings, kind="features"))]))

@@ -183,17 +183,23 @@ def kept(settings: Settings) -> list[str]:
     return sorted({name for name in (*stores, *tables) if split_kept_name(name)})
 
 
-def run_nightly(
-    settings: Settings, folder: Path, night: date, *models: str, kill: str = "", trains: "Trains" = "due"
-) -> dict[str, Any]:
-    """Run a night in a process of its own, with the project of a folder; one killed after a named step returns {}."""
-    given = {
+def environment_of(settings: Settings, folder: Path) -> dict[str, str]:
+    """The environment of a process with the project of a folder."""
+    return {
+        **os.environ,
         "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
         "FORECACHE_LAKE": settings.lake_uri,
         "FORECACHE_LANDING": settings.landing_uri,
         "FORECACHE_STORE_REMOTE": settings.store_remote,
         "FORECACHE_KEPT_CONTRACT_DAYS": str(settings.kept_contract_days),
     }
+
+
+def run_nightly(
+    settings: Settings, folder: Path, night: date, *models: str, kill: str = "", trains: "Trains" = "due"
+) -> dict[str, Any]:
+    """Run a night in a process of its own, with the project of a folder; one killed after a named step returns {}."""
+    given = environment_of(settings, folder)
     ours, theirs = get_context("fork").Pipe()
     process = start(_run, settings.home_path, folder, given, night, models, kill, trains, theirs)
     theirs.close()
