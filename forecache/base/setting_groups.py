@@ -251,7 +251,7 @@ class LakeSettings(BaseSettings):
         7.0,
         ge=0,
         description="Days for which features that only the earlier release needs are still built and published, for a "
-        "rollback to it.",
+        "rollback to it, and for which those of a previous champion are kept.",
     )
 
     engine: Literal["auto", "spark", "arrow"] = Field(

@@ -112,9 +112,12 @@ here and retired versions are removed there."""
 CONTRACT_STEPS = ("definition kept", "linked", "handed over")
 """Steps of a contract of a view that another one is about to replace, up to its own store with its last version."""
 
+FEATURE_STEPS = ("earlier features built",)
+"""Steps of a pipeline whose champion scores the features of its training."""
+
 RETIRED_STEPS = ("store hidden", "store removed", "tables removed", "definition removed")
 
-contract_step = Steps(*CONTRACT_STEPS, *RETIRED_STEPS)
+contract_step = Steps(*CONTRACT_STEPS, *FEATURE_STEPS, *RETIRED_STEPS)
 
 rollback_step = Steps(
     *("planned", "begun", "champion moved", "model marked", "pointer moved"),

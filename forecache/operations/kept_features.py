@@ -30,7 +30,6 @@ from forecache.models.registry.model_versions import (
     FEATURES_TAG,
     WAITING,
     ModelVersion,
-    find_scored_pipeline,
     list_models,
 )
 from forecache.models.registry.promotions import promotions
@@ -38,6 +37,7 @@ from forecache.models.registry.register import register_trained_model
 from forecache.operations.kept_contracts import remove_kept_tables
 from forecache.operations.rollback import find_previous_champion, recover_interrupted
 from forecache.operations.view_definitions import KeptViewTask, keep_features_definition, run_definition
+from forecache.scoring.trained_features import find_scored_pipeline
 
 
 def register_model(
@@ -104,6 +104,7 @@ def _build(run: Run, pipeline: Pipeline, model: ModelVersion, nights: Sequence[d
     task = replace(_task(run.settings, pipeline, model, nights, rebuild=run.rebuild), run_id=run.run_id)
     run.report_progress(f"{task.definition.kept_name} is kept for the model {model.name} {model.version}")
     run_definition(task, progress=run.progress)
+    contract_step("earlier features built")
 
 
 def _task(
@@ -153,15 +154,11 @@ def retire_features(
 
 
 def retire_all_features(settings: Settings, *, progress: Progress = no_progress) -> None:
-    """Retire the earlier features of all pipelines; those of a pipeline that is declared no more end at once."""
-    project = read_project(settings)
-    for name, contract in list_contracts(settings, kind="features"):
-        if name in project.pipelines:
-            retire_features(settings, project.pipelines[name], progress=progress)
-        elif not project.broken:
-            _remove_tables(settings, name, contract, "", progress)
-            remove_definition(settings, name, contract, "features")
-            contract_step("definition removed")
+    """Retire the earlier features of all declared pipelines."""
+    declared = read_project(settings).pipelines
+    for name in dict.fromkeys(name for name, _ in list_contracts(settings, kind="features")):
+        if name in declared:
+            retire_features(settings, declared[name], progress=progress)
 
 
 def _find_needed_contracts(settings: Settings, pipeline: Pipeline) -> set[str]:

@@ -90,7 +90,7 @@ def find_stale_stages(
     task: KeptViewTask, built: FeatureView | Pipeline, views: Sequence[FeatureView]
 ) -> Iterator[dict[str, Any]]:
     """Find the stages that would work, in their order; each takes those before it as done."""
-    from forecache.lake.features import build_joined, build_view
+    from forecache.lake.features import STAGE, build_joined, build_view
     from forecache.lake.quality.pending_files import ProcessRun
     from forecache.lake.quality.stage_checks import check_features
 
@@ -108,7 +108,8 @@ def find_stale_stages(
     ):
         found.append(stale)
         assume_done(stale, built.feature_table)
-    written = {day for work in found if work.stage.subject == task.definition.kept_name for day in work.inputs}
+    of_all = (STAGE, task.definition.kept_name)
+    written = {day for work in found if (work.stage.name, work.stage.subject) == of_all for day in work.inputs}
     left = [night for night in nights if night not in written]
     if left and (stale := find_stale_work(check_features, ProcessRun(settings), built, left)):
         found.append(stale)

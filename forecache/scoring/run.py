@@ -23,7 +23,7 @@ from forecache.lake.provenance import Stamp
 from forecache.lake.stage_runner import StaleWork, adopt_partitions, find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.model_versions import ModelVersion, find_other_features, find_scored_pipeline
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
@@ -36,6 +36,7 @@ from forecache.scoring.night_inputs import (
 )
 from forecache.scoring.partitions.commit import commit, record_committed
 from forecache.scoring.partitions.shards import stage_changes, stage_nights
+from forecache.scoring.trained_features import find_other_features, find_scored_pipeline
 
 _ROWS_AT_ONCE = 2_000_000
 

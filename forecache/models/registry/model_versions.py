@@ -12,10 +12,9 @@ from forecache.base.display import facts_html, value_text
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.steps import look_once
-from forecache.declare import Pipeline, Trainable
+from forecache.declare import Trainable
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease
-from forecache.lake.kept_definitions import read_definition
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, refuse_changed_files
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.records import find_model_folder, find_run_parameters, find_versions
@@ -180,32 +179,6 @@ def find_champion(settings: Settings, pipeline: Trainable) -> ModelVersion | Non
         return champion(settings, pipeline)
     except NotFoundError:
         return None
-
-
-def find_scored_pipeline(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> Pipeline:
-    """The pipeline with the features that a version scores: those of its training, if their definition is kept."""
-    trained_on = version.tags.get(FEATURES_TAG)
-    if not pipeline.is_trained or trained_on is None or trained_on == pipeline.fingerprints.features:
-        return pipeline
-    try:
-        definition = read_definition(settings, pipeline.name, trained_on, "features")
-    except NotFoundError:
-        return pipeline
-    return pipeline if definition.problem else pipeline.read_features(definition.kept_name, version.features)
-
-
-def find_other_features(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> list[str]:
-    """The note about a version that was trained on features of another definition; [] if it was not, as far as is
-    known.
-    """
-    if not pipeline.is_trained or version.tags.get(FEATURES_TAG) in (None, pipeline.fingerprints.features):
-        return []
-    called = f"{'champion' if CHAMPION in version.aliases else 'model'} {version.name} {version.version}"
-    if find_scored_pipeline(settings, pipeline, version) is not pipeline:
-        why = "goes on with the features that it was trained on, which changed since"
-    else:
-        why = "was trained on features of another definition, which is not kept, and scores the present ones"
-    return [f"The {called} {why}: `forecache train {pipeline.name}`."]
 
 
 def verified_folder(settings: Settings, version: ModelVersion) -> Path:

@@ -25,7 +25,8 @@ def check_training_dates(settings: Settings) -> Finding:
 
 def check_champions(settings: Settings) -> Finding:
     """Look for champions that were trained on features of another definition than is declared now."""
-    from forecache.models.registry.model_versions import find_champion, find_other_features
+    from forecache.models.registry.model_versions import find_champion
+    from forecache.scoring.trained_features import find_other_features
 
     found = []
     for pipeline in read_project(settings).pipelines.values():

@@ -40,8 +40,6 @@ from forecache.models.registry.model_versions import (
     CHAMPION,
     ModelVersion,
     find_champion,
-    find_other_features,
-    find_scored_pipeline,
     list_models,
     model_version,
 )
@@ -49,19 +47,20 @@ from forecache.models.registry.register import STAGE as REGISTER
 from forecache.models.registry.run_gate import STAGE as GATE
 from forecache.models.training.launch import STAGE as TRAIN
 from forecache.models.training.launch import pinned_version, plan_training, training_inputs
-from forecache.operations.kept_features import find_stale_features, list_scoring_models
 from forecache.operations.publish_night import STAGE as PUBLISH
 from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import STAGE as RELEASE
 from forecache.operations.release import release_model
 from forecache.plugins.plan.causes import describe_content_change
 from forecache.plugins.plan.findings import Findings, FoundWork
+from forecache.plugins.plan.kept_features import AGAIN, note_kept_features
 from forecache.plugins.plan.sources import find_source_work
 from forecache.runs import RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import night_inputs
 from forecache.scoring.run import score_nights
+from forecache.scoring.trained_features import find_other_features, find_scored_pipeline
 
 
 class Walk:
@@ -178,7 +177,7 @@ class Walk:
         self, table: str, check: Callable[..., Any], declared: Any, nights: Sequence[date], written: Sequence[date]
     ) -> None:
         """Plan the checks of dates that would be written, and of others if their expectations have changed."""
-        self._noted.add(CHECK, table, written, _AGAIN)
+        self._noted.add(CHECK, table, written, AGAIN)
         others = [night for night in nights if night not in written]
         if others and table not in self._checked and table_exists(self.settings, table):
             found = find_stale_work(check, self._run, declared, others)
@@ -271,7 +270,7 @@ class Walk:
             return list(nights), (cause,)
         model = scoring_model(settings, declared)
         self.notes += find_other_features(settings, declared, model)
-        self._plan_kept_features(declared, nights, condition)
+        note_kept_features(self._noted, declared, nights, self._views, condition)
         read = find_scored_pipeline(settings, declared, model)
         rebuilt = [night for night in nights if night in self._views[read.feature_table]]
         others, scored = [night for night in nights if night not in rebuilt], list(rebuilt)
@@ -292,24 +291,6 @@ class Walk:
         if scored and not settings.scoring_batch_rows and self._is_uncalibrated(read, model):
             self._noted.add(CALIBRATE, name, None, "the batch size of its model and outputs is not measured yet")
         return sorted(scored), tuple(dict.fromkeys(causes))
-
-    def _plan_kept_features(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
-        """Plan the earlier features of models that score; of the champion, unless another one takes its place."""
-        rows = count_rows(self.settings, declared.all_sources, last=max(nights)) if declared.is_trained else None
-        for model in list_scoring_models(self.settings, declared):
-            table = find_scored_pipeline(self.settings, declared, model).feature_table
-            is_champion = CHAMPION in model.aliases
-            unless = condition.replace("if ", "unless ", 1) if is_champion else ""
-            written = set(self._views.get(table, []))
-            for work in find_stale_features(self.settings, declared, model, nights, rebuild=self.rebuild):
-                dates = self._noted.add_stale(work, condition=unless, rows=rows)
-                if work.stage.name == FEATURES:
-                    built, subject = FEATURES_PREFIX + work.stage.subject, work.stage.subject
-                    self._noted.causes.pending[built] = f"the features of {subject} are written again"
-                    if built == table:
-                        written |= {*dates}
-                        self._noted.add(CHECK, table, dates, _AGAIN, condition=unless)
-            self._views[table] = sorted(written)
 
     def _is_uncalibrated(self, declared: Pipeline, model: ModelVersion) -> bool:
         settings, called = self.settings, f"{model.name}@{model.version}"
@@ -356,7 +337,7 @@ class Walk:
         if declared.shadow and is_installed("challengers") and self._has_challenger(declared):
             self._noted.add("score_challenger", declared.name, scored, *causes, condition=condition)
         if condition:
-            self._noted.add(CHECK, table, scored, _AGAIN, condition=condition)
+            self._noted.add(CHECK, table, scored, AGAIN, condition=condition)
         else:
             self._plan_check(table, checks.check_predictions, declared, nights, scored)
         is_there = table_exists(settings, table)
@@ -412,7 +393,6 @@ class Walk:
 
 _EXAMPLES = "historical_features"
 CALIBRATE = f"calibrate_{SCORE}"
-_AGAIN = "its rows are written again"
 
 
 def _model_cause(condition: str) -> str:
