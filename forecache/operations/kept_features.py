@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 
-from forecache.base.errors import CheckError, ForecacheError, NotFoundError
+from forecache.base.errors import PASSING, CheckError, ForecacheError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step, is_looking, list_found
@@ -76,12 +76,12 @@ def keep_features(run: Run, pipeline: Pipeline, nights: Sequence[date]) -> None:
             continue
         try:
             _build(run, pipeline, model, nights)
+        except PASSING:
+            raise
         except ForecacheError as error:
             reason = f"The features that the model {model.name} {model.version} was trained on are not built: {error}"
             if is_champion:
-                remedy = (
-                    f"The last predictions stay. `forecache train {pipeline.name}` makes a model of the present ones."
-                )
+                remedy = f"The last predictions stay. `forecache train {pipeline.name}` trains on the present features."
                 raise CheckError(reason, remedy=remedy) from error
             run.report_progress(reason)
             run.add_objection(reason)
