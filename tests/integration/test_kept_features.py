@@ -10,22 +10,28 @@ from contracts_shop import land, run_nightly
 from forecache.base.settings import Settings, load_settings
 
 pytestmark = pytest.mark.slow
-KEPT_TABLES = {"features_both", "features_habits", "features_recent", "features_spend", "tiles_recent"}
+TABLES = {"features_both": 1, "features_habits": 1, "features_recent": 1, "tiles_recent": 1}
+"""Tables of earlier features of the joined pipeline: the view `steady` did not change."""
 
 
-def test_a_champion_scores_the_features_of_its_training_until_another_one_passes_the_gate(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def projects(settings: Settings, tmp_path: Path) -> Path:
     land(settings.home_path, DAYS)
     for name, definition, floor in (("old", "old", 1e6), ("new", "new", 1e6), ("refused", "new", 0.0)):
         write_project(tmp_path / name, definition, floor=floor)
-    monkeypatch.setenv("FORECACHE_MLFLOW_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    monkeypatch.setenv("FORECACHE_MLFLOW_ARTIFACTS", (tmp_path / "artifacts").as_uri())
-    shared = {"lake": str(tmp_path / "lake"), "landing": settings.landing_uri}
-    shop, other = (load_settings(home=tmp_path / name, **shared) for name in ("here", "there"))
+    return tmp_path
+
+
+def test_a_champion_scores_the_features_of_its_training_until_another_one_passes_the_gate(
+    settings: Settings, projects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_MLFLOW_URI", f"sqlite:///{projects / 'mlflow.db'}")
+    monkeypatch.setenv("FORECACHE_MLFLOW_ARTIFACTS", (projects / "artifacts").as_uri())
+    shared = {"lake": str(projects / "lake"), "landing": settings.landing_uri}
+    shop, other = (load_settings(home=projects / name, **shared) for name in ("here", "there"))
 
     def run(settings: Settings, project: str, night: date, trains: str = "never") -> list[str]:
-        told = run_nightly(settings, tmp_path / project, night, "spend", "both", trains=trains)
+        told = run_nightly(settings, projects / project, night, "spend", "both", trains=trains, looks=False)
         found: list[str] = told["objections"]
         return found
 
@@ -35,28 +41,44 @@ def test_a_champion_scores_the_features_of_its_training_until_another_one_passes
 
     assert run(other, "new", DAYS[12]) == []  # with an empty disk
     check_predictions(shop, "old", 1, DAYS[12])
-    assert {*list_kept(shop)} == {*KEPT_TABLES, "spend", "both"}
-    explain(other, tmp_path / "new", DAYS[12])
+    assert {*list_kept(shop)} == {*TABLES, "features_spend", "spend", "both"}
+    explain(other, projects / "new", DAYS[12])
 
-    refusals = run(shop, "refused", DAYS[13], "first")
-    assert len(refusals) == 2
+    assert len(run(shop, "refused", DAYS[13], "first")) == 2
     check_predictions(shop, "old", 1, DAYS[13])
 
     assert run(shop, "new", DAYS[14], "first") == []
     check_predictions(shop, "new", 3, DAYS[14])
-    call(shop, tmp_path / "new", "models", "rollback", "spend")
-    call(shop, tmp_path / "new", "challenge", "both", "1")
-    assert run(shop, "new", DAYS[14]) == []
-    check_predictions(shop, "old", 1, DAYS[14], names=("spend",))
-    check_predictions(shop, "new", 3, DAYS[14], names=("both",))
-    check_predictions(shop, "old", 1, DAYS[14], names=("both",), challenger=True)
 
-    call(shop, tmp_path / "new", "promote", "spend", "3")
-    call(shop, tmp_path / "new", "challenge", "both", "--stop")
-    at_once = shop.model_copy(update={"kept_contract_days": 0.0})
-    assert run(at_once, "new", DAYS[15]) == []
-    check_predictions(shop, "new", 3, DAYS[15])
-    assert list_kept(shop) == {"spend": 1, "both": 1}
+
+def test_earlier_features_return_by_a_rollback_are_those_of_a_challenger_and_end(
+    settings: Settings, projects: Path
+) -> None:
+    def run(project: str, night: date, trains: str = "never", kept_days: float = 7.0) -> None:
+        current = settings.model_copy(update={"kept_contract_days": kept_days})
+        told = run_nightly(current, projects / project, night, "both", trains=trains)
+        assert told["objections"] == []
+
+    run("old", DAYS[11], "first")
+    run("new", DAYS[12], "first")
+    check_predictions(settings, "new", 2, DAYS[12], names=("both",))
+    assert list_kept(settings) == {"both": 2}
+    call(settings, projects / "new", "models", "rollback", "both")
+    run("new", DAYS[12])
+    check_predictions(settings, "old", 1, DAYS[12], names=("both",))
+    assert list_kept(settings) == {**TABLES, "both": 2}
+
+    call(settings, projects / "new", "promote", "both", "2")
+    call(settings, projects / "new", "challenge", "both", "1")
+    run("new", DAYS[13], kept_days=0.0)
+    check_predictions(settings, "new", 2, DAYS[13], names=("both",))
+    check_predictions(settings, "old", 1, DAYS[13], names=("both",), challenger=True)
+    assert list_kept(settings) == {**TABLES, "both": 2}
+
+    call(settings, projects / "new", "challenge", "both", "--stop")
+    run("new", DAYS[14], kept_days=0.0)
+    check_predictions(settings, "new", 2, DAYS[14], names=("both",))
+    assert list_kept(settings) == {"both": 1}
 
 
 def explain(shop: Settings, project: Path, night: date) -> None:

@@ -196,12 +196,19 @@ def environment_of(settings: Settings, folder: Path) -> dict[str, str]:
 
 
 def run_nightly(
-    settings: Settings, folder: Path, night: date, *models: str, kill: str = "", trains: "Trains" = "due"
+    settings: Settings,
+    folder: Path,
+    night: date,
+    *models: str,
+    kill: str = "",
+    trains: "Trains" = "due",
+    looks: bool = True,
 ) -> dict[str, Any]:
-    """Run a night in a process of its own, with the project of a folder; one killed after a named step returns {}."""
+    """Run a night in a process of its own, with the project of a folder, after a look; one killed after a named step
+    returns {}."""
     given = environment_of(settings, folder)
     ours, theirs = get_context("fork").Pipe()
-    process = start(_run, settings.home_path, folder, given, night, models, kill, trains, theirs)
+    process = start(_run, settings.home_path, folder, given, night, models, kill, trains, looks, theirs)
     theirs.close()
     try:
         told: dict[str, Any] = ours.recv()
@@ -220,6 +227,7 @@ def _run(
     models: Sequence[str],
     kill: str,
     trains: "Trains",
+    looks: bool,
     answer: Connection,
 ) -> None:
     os.environ |= given
@@ -241,7 +249,8 @@ def _run(
             run_declaration(run, load_nightly(settings, name), [night], trains=trains)
 
     with only_look() as has_work, suppress(WorkNeeded):
-        run_models()
+        if looks:
+            run_models()
     run.results.clear()
     run_models()
     answer.send({"objections": run.objections, "said": said, "had_work": has_work()})
