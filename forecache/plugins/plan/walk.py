@@ -128,6 +128,8 @@ class Walk:
         self._noted.causes.views = [view.name for view in views]
         for view in (declared,) if isinstance(declared, FeatureView) else views if job != "training" else ():
             self._plan_view(view, nights)
+        if isinstance(declared, Pipeline) and declared.is_joined and job != "training":
+            self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
         condition = ""
         if isinstance(declared, Pipeline | Realtime) and declared.is_trained:
             if job in ("training", "full"):
@@ -249,8 +251,6 @@ class Walk:
         return "" if is_champion else f"if version {version.version} passes the gate"
 
     def _plan_scores(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
-        if declared.is_joined:
-            self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
         scored, causes = list[date](), tuple[str, ...]()
         if not condition or any(CHAMPION in each.aliases for each in self._list_models(declared)):
             scored, causes = self._find_stale_scores(declared, nights, condition)
