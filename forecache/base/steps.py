@@ -64,7 +64,7 @@ def look_once(key: Hashable, read: Callable[[], _T]) -> _T:
 
 
 def list_found(*kinds: str) -> dict[Hashable, Any]:
-    """What this look has read or assumed under keys that begin with one of the kinds, for a look of another process."""
+    """Return what this look has read or assumed under keys that begin with one of the kinds, for another process."""
     known = {} if _look is None else _look.found
     return {key: value for key, value in known.items() if isinstance(key, tuple) and key[0] in kinds}
 

@@ -43,7 +43,7 @@ class KeptDefinition:
         return kept_name(self.view, self.contract)
 
     @property
-    def called(self) -> str:
+    def inline_name(self) -> str:
         """Its name in messages: "the view habits", "the features of churn"."""
         return f"the view {self.view}" if self.kind == "views" else f"the features of {self.view}"
 

@@ -133,7 +133,7 @@ def send_source(task: KeptViewTask, archive: Path) -> None:
     others = context.parallelize([dict(task.definition.files)], 1).flatMap(find_other_modules).collect()
     if others:
         raise CheckError(
-            f"Spark's workers import another {', '.join(others)} than is kept of {task.definition.called}.",
+            f"Spark's workers import another {', '.join(others)} than is kept of {task.definition.inline_name}.",
             remedy="Let the workers' path not begin with a folder that has the project. Or train and release what uses "
             "the view.",
         )
@@ -167,7 +167,7 @@ def load_pipeline(task: KeptViewTask) -> Pipeline:
     pipeline = _require_declared(definition, project, project.pipelines)
     _require_contract(definition, pipeline.fingerprints.features)
     if task.key not in ((), pipeline.key):
-        raise CheckError(f"The kept definition of {definition.called} has the key {', '.join(pipeline.key)}.")
+        raise CheckError(f"The kept definition of {definition.inline_name} has the key {', '.join(pipeline.key)}.")
     return pipeline
 
 
@@ -194,7 +194,7 @@ _T = TypeVar("_T")
 def _require_declared(definition: KeptDefinition, project: Project, declared: Mapping[str, _T]) -> _T:
     if definition.view not in declared:
         why = " ".join(error.message for error in project.broken.values()) or "its source does not declare it."
-        raise InputError(f"The kept definition of {definition.called} cannot be loaded: {why}")
+        raise InputError(f"The kept definition of {definition.inline_name} cannot be loaded: {why}")
     return declared[definition.view]
 
 
@@ -206,7 +206,8 @@ def _require_contract(definition: KeptDefinition, contract: str) -> None:
     """
     if contract != definition.contract:
         raise CheckError(
-            f"The kept definition of {definition.called} gives the contract {contract}, not {definition.contract}.",
+            f"The kept definition of {definition.inline_name} gives the contract {contract}, not "
+            f"{definition.contract}.",
             remedy="It depends on more than its modules, or on another version of Forecache. Train and release what "
             "uses it.",
         )
