@@ -187,7 +187,8 @@ def write_drift_report(
         else:
             assert before is not None
             reference = _night_sample(settings, pipeline, scored[before])
-        known = [name for name in reference if not (np.isnan(reference[name]).all() or np.isnan(current[name]).all())]
+        common = [name for name in reference if name in current]
+        known = [name for name in common if not (np.isnan(reference[name]).all() or np.isnan(current[name]).all())]
         progress(f"writing the drift report of {pipeline.name}", 0.4)
         report = prediction_drift(settings, pipeline, night, last=1)
         sides = [{column: side[column] for column in known} for side in (current, reference)]
@@ -245,6 +246,7 @@ def _score_columns(pipeline: Pipeline) -> list[str]:
 
 
 def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Sample:
+    """Features and scores of a sample of a date; without features that were not among those that were scored."""
     names = [*_shown_features(pipeline), *_score_columns(pipeline)]
     sides = []
     for table, version in (
@@ -256,7 +258,8 @@ def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -
         )
         columns = [*pipeline.key, *(name for name in dataset.schema.names if name in names)]
         sides.append(_sample(read_few_ahead(dataset, columns), pipeline, scored.rows))
-    return _numbers(sides[0].join(sides[1], list(pipeline.key), join_type="inner"), names)
+    joined = sides[0].join(sides[1], list(pipeline.key), join_type="inner")
+    return _numbers(joined, [name for name in names if name in joined.column_names])
 
 
 def _sample(batches: "Iterable[pa.RecordBatch]", pipeline: Pipeline, rows: int) -> "pa.Table":
