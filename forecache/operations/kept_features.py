@@ -13,7 +13,7 @@ from forecache.base.errors import PASSING, CheckError, ForecacheError, NotFoundE
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step, is_looking, list_found
-from forecache.base.table_names import FEATURES, kept_name
+from forecache.base.table_names import FEATURES, TILES, kept_name
 from forecache.declare import Pipeline, Realtime
 from forecache.declare.loading import read_project
 from forecache.kit.delta.tables import table_exists
@@ -76,9 +76,9 @@ def keep_features(run: Run, pipeline: Pipeline, nights: Sequence[date]) -> None:
             continue
         try:
             _build(run, pipeline, model, nights)
-        except PASSING:
-            raise
-        except ForecacheError as error:
+        except (ForecacheError, OSError) as error:
+            if is_champion and isinstance(error, PASSING):
+                raise
             reason = f"The features that the model {model.name} {model.version} was trained on are not built: {error}"
             if is_champion:
                 remedy = f"The last predictions stay. `forecache train {pipeline.name}` trains on the present features."
@@ -144,7 +144,10 @@ def retire_features(
     Killed anywhere, the next call goes on.
     """
     contracts = [contract for _, contract in list_contracts(settings, pipeline.name, "features")]
-    present, needed = pipeline.fingerprints.features, _find_needed_contracts(settings, pipeline) if contracts else set()
+    versions = list_models(settings, pipeline) if contracts else []
+    if pipeline.is_trained and not versions:
+        return  # each definition has a model: a registry without any is not the one that says what is needed
+    present, needed = pipeline.fingerprints.features, _find_needed_contracts(settings, pipeline, versions)
     for contract in contracts:
         if contract == present or contract not in needed:
             _remove_tables(settings, pipeline.name, contract, run_id, progress)
@@ -161,9 +164,8 @@ def retire_all_features(settings: Settings, *, progress: Progress = no_progress)
             retire_features(settings, declared[name], progress=progress)
 
 
-def _find_needed_contracts(settings: Settings, pipeline: Pipeline) -> set[str]:
+def _find_needed_contracts(settings: Settings, pipeline: Pipeline, versions: Sequence[ModelVersion]) -> set[str]:
     """The contracts of models that score, wait to be promoted, or would return by a rollback, for some days."""
-    versions = list_models(settings, pipeline)
     needed = [each for each in versions if {CHAMPION, CHALLENGER} & {*each.aliases} or each.gate == WAITING]
     needed += [each for each in versions[:1] if each.gate == "pending"]
     champions = {each.version for each in needed if CHAMPION in each.aliases}
@@ -177,9 +179,18 @@ def _find_needed_contracts(settings: Settings, pipeline: Pipeline) -> set[str]:
 
 
 def _remove_tables(settings: Settings, name: str, contract: str, run_id: str, progress: Progress) -> None:
-    """Remove the tables of earlier features: theirs, and those of their views. A second process waits."""
-    of_contract = f"__{contract}"
-    if any(folder.rstrip("/").endswith(of_contract) for folder in open_lake(settings).folders()):
+    """Remove the tables of earlier features. A second process waits."""
+    if _list_tables(settings, name, contract):
         with hold_table_lock(settings, FEATURES + kept_name(name, contract), run_id, progress):
-            folders = [folder.rstrip("/") for folder in open_lake(settings).folders()]
-            remove_kept_tables(settings, [each for each in folders if each.endswith(of_contract)], run_id)
+            remove_kept_tables(settings, _list_tables(settings, name, contract), run_id)
+
+
+def _list_tables(settings: Settings, name: str, contract: str) -> list[str]:
+    """List the tables of earlier features: theirs, and those of their views unless another pipeline has them, too.
+
+    Pipelines whose features are computed alike have the same contract.
+    """
+    own = {prefix + kept_name(name, contract) for prefix in (FEATURES, TILES)}
+    has_others = any(each == contract and other != name for other, each in list_contracts(settings, kind="features"))
+    folders = [folder.rstrip("/") for folder in open_lake(settings).folders()]
+    return [each for each in folders if each in own or (not has_others and each.endswith(f"__{contract}"))]
