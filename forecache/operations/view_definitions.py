@@ -82,7 +82,11 @@ def _keep(
     if has_definition(settings, wanted.view, wanted.contract, wanted.kind):
         return
     begin_work(f"keeping the definition of {wanted.view}")
-    definition = _define(settings, module, wanted)
+    try:
+        definition = _define(settings, module, wanted)
+    except ForecacheError as error:  # its process was ended, for example: the next run tries again
+        progress(f"the definition of {wanted.inline_name} is not kept yet: {error}", None)
+        return
     if definition.problem:
         progress(f"the features of {wanted.view} end with its next change: {definition.problem}", None)
     write_definition(settings, definition)
@@ -90,11 +94,14 @@ def _keep(
 
 
 def _define(settings: Settings, module: ModuleType, definition: KeptDefinition) -> KeptDefinition:
-    """Pack the source of a definition, and load it again to see that it gives the same contract."""
+    """Pack the source of a definition, and load it again to see that it gives the same contract.
+
+    What it depends on is a problem of the definition for good; other errors of `run_definition` are raised.
+    """
     try:
         packed = replace(definition, files={path: text.decode() for path, text in pack_code([module]).items()})
         run_definition(KeptViewTask(settings, packed))
-    except (ForecacheError, UnicodeDecodeError) as error:
+    except (InputError, CheckError, UnicodeDecodeError) as error:
         return replace(definition, problem=str(error))
     return packed
 
