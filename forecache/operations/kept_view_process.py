@@ -99,8 +99,10 @@ def find_stale_stages(
         if stale := find_stale_work(build_view, settings, view, nights, rebuild=task.rebuild):
             if view.windows:
                 days = [day for day in stale.inputs if day]
-                found.append(load_hook("window_features", "find_stale_tiles")(settings, view, days))
-                assume_done(found[-1], view.tile_table)
+                tiles = load_hook("window_features", "find_stale_tiles")(settings, view, days)
+                if tiles.inputs:
+                    found.append(tiles)
+                    assume_done(tiles, view.tile_table)
             found.append(stale)
             assume_done(stale, view.feature_table)
     if isinstance(built, Pipeline) and (

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
+from forecache.base.errors import ForecacheError
 from forecache.base.table_names import FEATURES
 from forecache.declare import Pipeline
 from forecache.lake.features import STAGE
@@ -26,9 +27,16 @@ def note_kept_features(
     rows = count_rows(settings, declared.all_sources, last=max(nights)) if declared.is_trained else None
     for model in list_scoring_models(settings, declared):
         read = find_scored_pipeline(settings, declared, model).feature_table
-        unless = condition.replace("if ", "unless ", 1) if CHAMPION in model.aliases else ""
+        is_champion = CHAMPION in model.aliases
+        unless = condition.replace("if ", "unless ", 1) if is_champion else ""
         written = {*built.get(read, [])}
-        for work in find_stale_features(settings, declared, model, nights, rebuild=noted.rebuild):
+        try:
+            stale = find_stale_features(settings, declared, model, nights, rebuild=noted.rebuild)
+        except ForecacheError:
+            if is_champion:
+                raise
+            continue  # a run goes on without the challenger
+        for work in stale:
             dates = noted.add_stale(work, condition=unless, rows=rows)
             if work.stage.name != STAGE:
                 continue
