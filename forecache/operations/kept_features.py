@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 
-from forecache.base.errors import PASSING, CheckError, ForecacheError, NotFoundError
+from forecache.base.errors import PASSING, CheckError, ForecacheError, NotFoundError, NotYetError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step, is_looking, list_found
@@ -77,7 +77,7 @@ def keep_features(run: Run, pipeline: Pipeline, nights: Sequence[date]) -> None:
         try:
             _build(run, pipeline, model, nights)
         except (ForecacheError, OSError) as error:
-            if is_champion and isinstance(error, PASSING):
+            if is_champion and isinstance(error, (*PASSING, NotYetError)):
                 raise
             reason = f"The features that the model {model.name} {model.version} was trained on are not built: {error}"
             if is_champion:

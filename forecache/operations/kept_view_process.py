@@ -41,7 +41,7 @@ def main() -> None:
     try:
         say(results=do_task(pickle.load(sys.stdin.buffer), say))
     except ForecacheError as error:
-        say(error=error.message, remedy=error.remedy, kind=type(error).__name__)
+        say(error=error.message, remedy=error.remedy, kinds=[each.__name__ for each in type(error).__mro__])
 
 
 def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]]:

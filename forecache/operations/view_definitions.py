@@ -17,7 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from forecache.base.errors import CheckError, ConflictError, ForecacheError, InputError, UnavailableError
+from forecache.base.errors import (
+    CheckError,
+    ConflictError,
+    ForecacheError,
+    InputError,
+    NotYetError,
+    UnavailableError,
+)
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, contract_step
@@ -31,8 +38,8 @@ from forecache.operations.prove_release import pack_code
 _START = "import sys; sys.path[0] or sys.path.pop(0); from forecache.operations.kept_view_process import main; main()"
 """Without the current folder in the path, which may have the project as it is now."""
 _LOG_BYTES = 2000
-_KINDS: tuple[type[ForecacheError], ...] = (InputError, CheckError, ConflictError, UnavailableError)
-"""Errors of the process that are raised again as they are."""
+_KINDS: tuple[type[ForecacheError], ...] = (InputError, CheckError, ConflictError, UnavailableError, NotYetError)
+"""Errors of the process that are raised again as they are, or as the first of these that they are a kind of."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ def run_definition(task: KeptViewTask, *, progress: Progress = no_progress) -> l
     Raises:
         InputError: It cannot be loaded any more.
         CheckError: It gives another contract, or its features did not pass their checks.
-        ConflictError, UnavailableError: As in this process.
+        ConflictError, UnavailableError, NotYetError: As in this process.
         ForecacheError: The process has failed or was ended.
     """
     with tempfile.TemporaryDirectory(prefix="forecache-view-") as place:
@@ -182,7 +189,8 @@ def _follow(process: "subprocess.Popen[bytes]", task: KeptViewTask, progress: Pr
         if "progress" in said:
             progress(said["progress"], said["share"])
         elif "error" in said:
-            kind = {each.__name__: each for each in _KINDS}.get(said["kind"], ForecacheError)
+            known = {each.__name__: each for each in _KINDS}
+            kind = next((known[name] for name in said["kinds"] if name in known), ForecacheError)
             failure = kind(said["error"], remedy=said["remedy"])
         else:
             results = said["results"]
