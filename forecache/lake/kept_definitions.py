@@ -28,6 +28,7 @@ class KeptDefinition:
         contract: That of the view, or the fingerprint of the pipeline's features.
         project: The package whose sub-package `pipelines` declares it.
         files: Source by path, such as "shop/pipelines/search.py".
+        same_as: A later fingerprint of the same features: another version of Forecache can make fingerprints otherwise.
     """
 
     view: str
@@ -37,6 +38,7 @@ class KeptDefinition:
     problem: str = ""
     format: int = _FORMAT
     kind: Kind = "views"
+    same_as: str = ""
 
     @property
     def kept_name(self) -> str:

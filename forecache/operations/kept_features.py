@@ -4,10 +4,11 @@ The earlier features have tables of their own, `features_<pipeline>__<contract>`
 builds them as long as the champion, or a challenger, was trained on them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
+from typing import Any
 
 from forecache.base.errors import PASSING, CheckError, ForecacheError, NotFoundError, NotYetError
 from forecache.base.results import Progress, StageResult, no_progress
@@ -20,7 +21,7 @@ from forecache.kit.delta.tables import table_exists
 from forecache.kit.installation import open_lake
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ingest.ingested_files import FILES_TABLE
-from forecache.lake.kept_definitions import list_contracts, read_definition, remove_definition
+from forecache.lake.kept_definitions import list_contracts, read_definition, remove_definition, write_definition
 from forecache.lake.ledger import ASSUMED, last_records
 from forecache.lake.quality.pending_files import Run
 from forecache.lake.stage_runner import Stage, StaleWork, assume_done, hold_table_lock
@@ -37,7 +38,7 @@ from forecache.models.registry.register import register_trained_model
 from forecache.operations.kept_contracts import remove_kept_tables
 from forecache.operations.rollback import find_previous_champion, recover_interrupted
 from forecache.operations.view_definitions import KeptViewTask, keep_features_definition, run_definition
-from forecache.scoring.trained_features import find_scored_pipeline
+from forecache.scoring.trained_features import assume_present, find_scored_pipeline
 
 
 def register_model(
@@ -86,7 +87,10 @@ def keep_features(run: Run, pipeline: Pipeline, nights: Sequence[date]) -> None:
             run.report_progress(reason)
             run.add_objection(reason)
     if not is_looking() and settings.base is None:
-        retire_features(settings, pipeline, run_id=run.run_id, progress=run.progress)
+        try:
+            retire_features(settings, pipeline, run_id=run.run_id, progress=run.progress)
+        except (ForecacheError, OSError) as error:
+            run.add_objection(f"Earlier features of {pipeline.name} could not be looked after: {error}")
 
 
 def list_scoring_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
@@ -103,8 +107,16 @@ def _build(run: Run, pipeline: Pipeline, model: ModelVersion, nights: Sequence[d
         return
     task = replace(_task(run.settings, pipeline, model, nights, rebuild=run.rebuild), run_id=run.run_id)
     run.report_progress(f"{task.definition.kept_name} is kept for the model {model.name} {model.version}")
-    run_definition(task, progress=run.progress)
+    results = run_definition(task, progress=run.progress)
+    if _are_present(results):
+        write_definition(run.settings, replace(task.definition, same_as=task.present))
+        return
     contract_step("earlier features built")
+
+
+def _are_present(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a process has found that the earlier features are the present ones."""
+    return bool(results) and "same_as" in results[0]
 
 
 def _task(
@@ -113,7 +125,8 @@ def _task(
     definition = read_definition(settings, pipeline.name, model.tags[FEATURES_TAG], "features")
     rebuild = rebuild or not table_exists(settings, FEATURES + definition.kept_name)
     declared = {view.name: view.fingerprint for view in pipeline.views} if pipeline.is_joined else {}
-    return KeptViewTask(settings, definition, tuple(nights), "", rebuild, declared, pipeline.key)
+    present = pipeline.fingerprints.features
+    return KeptViewTask(settings, definition, tuple(nights), "", rebuild, declared, pipeline.key, present)
 
 
 def find_stale_features(
@@ -126,8 +139,11 @@ def find_stale_features(
         return []
     task = _task(settings, pipeline, model, nights, rebuild=rebuild)
     task = replace(task, found=list_found(ASSUMED, FILES_TABLE))
-    found = []
-    for each in run_definition(task):
+    results, found = run_definition(task), list[StaleWork]()
+    if _are_present(results):
+        assume_present(settings, task.definition)
+        return []
+    for each in results:
         inputs = {date.fromisoformat(day): text for day, text in each["inputs"].items()}
         before = last_records(settings, each["stage"], each["subject"], nights=inputs)
         found.append(StaleWork(Stage(settings, each["stage"], each["subject"]), inputs, before))

@@ -47,10 +47,14 @@ def main() -> None:
 def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]]:
     """Load a definition; build and check its dates under the name of the kept contract, and publish those of a view.
 
-    A task of a look returns the stages that would work, each with its inputs by date.
+    A task of a look returns the stages that would work, each with its inputs by date; one of features that are the
+    present ones does nothing, and returns `same_as`.
     """
     if task.definition.kind == "features":
-        built: FeatureView | Pipeline = rename_features(load_pipeline(task), task)
+        loaded = load_pipeline(task)
+        if task.present == loaded.fingerprints.features:
+            return [{"same_as": task.present}]
+        built: FeatureView | Pipeline = rename_features(loaded, task)
         views = built.views if isinstance(built, Pipeline) else (built,)
         views = tuple(view for view in views if view.name.endswith(f"__{task.definition.contract}"))
     else:
@@ -167,7 +171,8 @@ def load_pipeline(task: KeptViewTask) -> Pipeline:
     definition = task.definition
     project = read_project(task.settings.model_copy(update={"project": definition.project}))
     pipeline = _require_declared(definition, project, project.pipelines)
-    _require_contract(definition, pipeline.fingerprints.features)
+    if pipeline.fingerprints.features not in (task.present, definition.same_as):
+        _require_contract(definition, pipeline.fingerprints.features)
     if task.key not in ((), pipeline.key):
         raise CheckError(f"The kept definition of {definition.inline_name} has the key {', '.join(pipeline.key)}.")
     return pipeline

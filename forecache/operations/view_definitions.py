@@ -49,6 +49,7 @@ class KeptViewTask:
     Attributes:
         declared: By view as it is declared now, its fingerprint: features of a pipeline are joined from its table.
         key: The key that the features of a pipeline need to have.
+        present: The fingerprint of its features as they are declared now, which need no tables of their own.
         found: What the look that asks has found so far; None: the process builds.
     """
 
@@ -59,6 +60,7 @@ class KeptViewTask:
     rebuild: bool = False
     declared: Mapping[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    present: str = ""
     found: Mapping[Hashable, Any] | None = None
 
 

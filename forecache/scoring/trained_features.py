@@ -2,21 +2,43 @@
 
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
+from forecache.base.steps import is_looking, look_once
 from forecache.declare import Pipeline
-from forecache.lake.kept_definitions import read_definition
+from forecache.lake.kept_definitions import KeptDefinition, read_definition
 from forecache.models.registry.model_versions import CHAMPION, FEATURES_TAG, ModelVersion
 
 
 def find_scored_pipeline(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> Pipeline:
     """The pipeline with the features that a version scores: those of its training, if their definition is kept."""
+    definition = _read_other_definition(settings, pipeline, version)
+    if definition is None or definition.problem or _is_present(settings, pipeline, definition):
+        return pipeline
+    return pipeline.read_features(definition.kept_name, version.features)
+
+
+def assume_present(settings: Settings, definition: KeptDefinition) -> None:
+    """Let later stages of a look take a definition for that of the present features."""
+    _list_assumed(settings).add(definition.contract)
+
+
+def _is_present(settings: Settings, pipeline: Pipeline, definition: KeptDefinition) -> bool:
+    is_same = definition.same_as == pipeline.fingerprints.features
+    return is_same or (is_looking() and definition.contract in _list_assumed(settings))
+
+
+def _list_assumed(settings: Settings) -> set[str]:
+    return look_once(("present", settings.lake_uri), set[str])
+
+
+def _read_other_definition(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> KeptDefinition | None:
+    """The kept definition of features with another fingerprint, on which a version was trained; None without one."""
     trained_on = version.tags.get(FEATURES_TAG)
-    if not pipeline.is_trained or trained_on is None or trained_on == pipeline.fingerprints.features:
-        return pipeline
+    if not pipeline.is_trained or trained_on in (None, pipeline.fingerprints.features):
+        return None
     try:
-        definition = read_definition(settings, pipeline.name, trained_on, "features")
+        return read_definition(settings, pipeline.name, trained_on, "features")
     except NotFoundError:
-        return pipeline
-    return pipeline if definition.problem else pipeline.read_features(definition.kept_name, version.features)
+        return None
 
 
 def find_other_features(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> list[str]:
@@ -24,6 +46,9 @@ def find_other_features(settings: Settings, pipeline: Pipeline, version: ModelVe
     known.
     """
     if not pipeline.is_trained or version.tags.get(FEATURES_TAG) in (None, pipeline.fingerprints.features):
+        return []
+    definition = _read_other_definition(settings, pipeline, version)
+    if definition is not None and _is_present(settings, pipeline, definition):
         return []
     called = f"{'champion' if CHAMPION in version.aliases else 'model'} {version.name} {version.version}"
     if find_scored_pipeline(settings, pipeline, version) is not pipeline:

@@ -1,5 +1,6 @@
 """After a change of its features, a champion goes on with those of its training until another one passes the gate."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from changed_features import DAYS, call, check_predictions, list_kept, read_pred
 from contracts_shop import land, run_nightly
 
 from forecache.base.settings import Settings, load_settings
+from forecache.lake.kept_definitions import list_contracts, read_definition, remove_definition, write_definition
+from forecache.models.registry.model_versions import FEATURES_TAG
+from forecache.models.tracking.client import connect_mlflow
 
 pytestmark = pytest.mark.slow
 TABLES = {"features_both": 1, "features_habits": 1, "features_recent": 1, "tiles_recent": 1}
@@ -49,6 +53,30 @@ def test_a_champion_scores_the_features_of_its_training_until_another_one_passes
 
     assert run(shop, "new", DAYS[14], "first") == []
     check_predictions(shop, "new", 3, DAYS[14])
+
+
+def test_features_of_which_another_version_of_forecache_made_another_fingerprint_are_the_present_ones(
+    settings: Settings, projects: Path
+) -> None:
+    def run(project: str, night: date, trains: str = "never") -> list[str]:
+        told = run_nightly(settings, projects / project, night, "spend", "both", trains=trains)
+        said: list[str] = [*told["objections"], *told["said"]]
+        assert told["objections"] == []
+        return said
+
+    run("old", DAYS[11], "first")
+    for name, contract in list_contracts(settings, kind="features"):
+        earlier = "0" * len(contract)
+        write_definition(settings, replace(read_definition(settings, name, contract, "features"), contract=earlier))
+        remove_definition(settings, name, contract, "features")
+        connect_mlflow(settings).set_model_version_tag(name, "1", FEATURES_TAG, earlier)
+    assert call(settings, projects / "old", "plan", "--date", str(DAYS[12]), code=10)["blocked"] == {}
+    run("old", DAYS[12])
+    check_predictions(settings, "old", 1, DAYS[12])
+    assert list_kept(settings) == {"spend": 1, "both": 1}
+    assert not any("goes on with" in line or "another definition" in line for line in run("old", DAYS[13]))
+    run("new", DAYS[14])
+    check_predictions(settings, "old", 1, DAYS[14])
 
 
 def test_earlier_features_return_by_a_rollback_are_those_of_a_challenger_and_end(

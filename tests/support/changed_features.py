@@ -97,7 +97,7 @@ def pipeline(name, features, sources=()):
         ),
         schedule=Schedule(training="never"),
         publish=Publish(max_age_h=10_000_000, max_psi=None, max_row_change=None),
-        drift=Drift(report_rows=0),
+        drift=Drift(report_rows=100 if name == "spend" else 0),
         shadow=True,
     )
 
@@ -156,13 +156,13 @@ def true_predictions(settings: Settings, name: str, definition: str, version: in
     return dict(zip(known, mlflow.lightgbm.load_model(str(folder)).predict(matrix).tolist(), strict=True))
 
 
-def call(settings: Settings, folder: Path, *arguments: str) -> dict[str, Any]:
+def call(settings: Settings, folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     """Run a command with the project of a folder; returns its JSON."""
     started = [sys.executable, "-c", "import sys; from forecache.cli.main import main; sys.exit(main())", *arguments]
     given = {"FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": "shop"}
     environment = {**environment_of(settings, folder), **given}
     done = subprocess.run([*started, "--json"], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

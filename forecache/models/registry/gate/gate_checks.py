@@ -343,9 +343,9 @@ def check_shift(pipeline: Trainable, score: Array, champion: Array) -> Check:
 
 
 def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
-    """The model takes the features that the feature table has as numeric columns, and returns the declared output.
+    """The model takes the pipeline's features, of the types of the feature table, and returns the declared output.
 
-    `published` has the column types of the feature table; it is empty if there is no table yet.
+    `published` has the column types of the feature table; one that is missing comes with its next features.
     """
     problem = ""
     if features != pipeline.feature_names:
@@ -354,9 +354,9 @@ def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, pu
     elif output != pipeline.main_output.name:
         problem = f"the model's output is {output!r}, the pipeline's {pipeline.main_output.name!r}"
     elif published:
-        found = [(each, published.get(each.name)) for each in pipeline.feature_columns]
-        missing = [each.name for each, kind in found if kind not in _TABLE_TYPES[each.type]]
-        problem = f"the feature table has no column {missing[0]!r} of its type" if missing else ""
+        found = [(each, published[each.name]) for each in pipeline.feature_columns if each.name in published]
+        others = [f"{each.name!r} as {kind}" for each, kind in found if kind not in _TABLE_TYPES[each.type]]
+        problem = f"the feature table has the column {others[0]}, which is not its type" if others else ""
     return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
 
 

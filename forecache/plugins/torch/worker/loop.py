@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from forecache.base.errors import InputError
 from forecache.declare import Training
 from forecache.plugins.torch.worker.network import Objective, Prepare
 from forecache.plugins.torch.worker.parallel import (
@@ -215,6 +216,12 @@ class TrainingLoop:
         if session.epoch + 1 < (self.num_epochs or self.training.epochs):
             session.reader.read_ahead(session.epoch + 1)
         if self.num_epochs is not None:
+            [loss_sum] = self.group.sum(float(self.loss_sum))
+            if not math.isfinite(loss_sum):
+                raise InputError(
+                    f"The loss is not a number after epoch {session.epoch} of the training on all splits.",
+                    remedy="Lower the learning rate, or check the label and the features for extreme values.",
+                )
             self.loss_sum.zero_()
             session.end_epoch()
             session.save(self.state)
