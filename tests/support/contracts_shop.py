@@ -230,7 +230,8 @@ def _run(
     looks: bool,
     answer: Connection,
 ) -> None:
-    os.environ |= given
+    os.environ.clear()  # also of what the process had that this one is a fork of
+    os.environ.update(given)
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     from forecache.declare.loading import load_nightly
