@@ -38,7 +38,7 @@ def test_both_are_measured_on_the_requests_that_both_have_whole(tmp_path: Path) 
     is_early = (rows["split"] == "train") & (rows["request_id"] < "r000400")  # so that the second model is another one
     is_gone = (rows["request_id"] == GONE) | ((rows["request_id"] == BROKEN) & (rows["position"] == 0))
     rows = rows[~is_gone & ~is_early]
-    schema = DeltaTable(uri).to_pyarrow_dataset().schema
+    schema = pa.schema(DeltaTable(uri).schema())
     write_deltalake(uri, pa.Table.from_pandas(rows, schema, preserve_index=False), mode="overwrite")
     make_champion(after)
 

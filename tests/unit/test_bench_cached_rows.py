@@ -89,5 +89,5 @@ def test_the_guide_has_a_row_of_each_cached_model() -> None:
     assert ways.table(found).count("not measured here") == 2
     table = ways.table({**found, "realtime": {"cached": cached_section()}})
     row = next(line for line in table.splitlines() if "a network, cached" in line)
-    assert "60% of them answered by the cache (the same requests without the cache: 0.1 core-hours)" in row
+    assert "60% from the cache (without it 0.1 core-hours)" in row
     assert "| 0.20 | 3 | 0.04 |" in row
