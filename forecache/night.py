@@ -43,9 +43,6 @@ def run_declaration(run: ProcessRun, declared: Nightly, nights: Sequence[date], 
         run.run_stage(build_view, settings, view, nights, rebuild=run.rebuild)
         checks.require_success(run.note_reports(view.feature_table, checks.check_features(run, view, nights)))
         publish_newest(run, view)
-    if isinstance(declared, Pipeline) and declared.is_joined and trains != "only":  # else they are those of its view
-        run.run_stage(build_features, settings, declared, nights, rebuild=run.rebuild)
-        checks.require_success(run.note_reports(declared.feature_table, checks.check_features(run, declared, nights)))
     if isinstance(declared, Pipeline | Realtime) and declared.is_trained and trains != "never":
         train_model(run, declared, max(nights), is_wanted=trains != "due")
     if isinstance(declared, Pipeline) and trains != "only":
@@ -64,6 +61,9 @@ def run_declaration(run: ProcessRun, declared: Nightly, nights: Sequence[date], 
 
 
 def score_and_publish(run: ProcessRun, declared: Pipeline, nights: Sequence[date]) -> None:
+    if declared.is_joined:  # else they are those of its view
+        run.run_stage(build_features, run.settings, declared, nights, rebuild=run.rebuild)
+        checks.require_success(run.note_reports(declared.feature_table, checks.check_features(run, declared, nights)))
     keep_features(run, declared, nights)
     run.run_stage(score_nights, run.settings, declared, nights, rebuild=run.rebuild)
     reports = checks.check_predictions(run, declared, nights)

@@ -42,7 +42,7 @@ def test_a_project_of_windows_sql_and_lightgbm_runs_from_files_to_answers_withou
     first = run_night(home, environment)
     stages = [stage for stage, _ in first["stages"]]
     train = ["training_set", "train", "register"]
-    assert stages == ["ingest", "features", "features", "features", *train, "score", "publish", "drift_report"]
+    assert stages == ["ingest", "features", "features", *train, "features", "score", "publish", "drift_report"]
     assert first["recorded"] == dict.fromkeys(["windows", "sql", "join", "score"], "arrow")
     assert len(first["engines"]) == 5
     assert all(" by the engine arrow: " in each for each in first["engines"])

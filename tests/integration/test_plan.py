@@ -2,12 +2,10 @@
 
 import contextlib
 import hashlib
-import importlib
 import io
 import json
 import random
 import re
-import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from edited_project import EditedProject
 from new_version import new_version_of
 
 from forecache.base.settings import Settings, load_settings
@@ -28,18 +27,16 @@ from forecache.plugins.plan.make_plan import plan_run
 from forecache.plugins.plan.plan import Plan
 from forecache.runs import Job, RunRequest, read_project, run_in_process
 
-SAMPLE = Path(__file__).parent.parent / "support" / "planned_project"
 DAYS = [date(2026, 1, 1) + timedelta(days=number) for number in range(20)]
 NIGHTS = (DAYS[14], DAYS[15])
 Edit = Callable[["PlannedProject"], object]
 
 
-class PlannedProject:
+class PlannedProject(EditedProject):
     """A copy of the sample project that tests edit, and its home."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "planned_project"
-        shutil.copytree(SAMPLE, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
+        super().__init__(folder, "planned_project")
         more = {"project": "planned_project", "engine": "arrow", "scoring_worker_memory_mb": 8192}
         self.settings = load_settings(home=folder / "home", **more)
         rng = random.Random(1)
@@ -51,19 +48,6 @@ class PlannedProject:
         landing.mkdir(parents=True, exist_ok=True)
         rows = [f"{customer},{day},{amount}{',' * bool(more)}" for customer, amount in sales]
         (landing / f"{day}{part}.csv").write_text("\n".join([f"customer,day,amount{more}", *rows]) + "\n")
-
-    def edit(self, module: str, old: str, new: str) -> None:
-        """Change a module's text, and forget what was imported."""
-        file = self.folder / f"{module}.py"
-        text = file.read_text()
-        assert text.count(old) == 1, (module, old)
-        file.write_text(text.replace(old, new))
-        self.forget()
-
-    def forget(self) -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "planned_project"]:
-            del sys.modules[name]
-        importlib.invalidate_caches()
 
     def request(self, job: Job, nights: tuple[date, date] = NIGHTS) -> RunRequest:
         return RunRequest(list(read_project(self.settings).nightly), nights=nights, job=job)

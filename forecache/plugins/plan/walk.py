@@ -52,8 +52,7 @@ from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import STAGE as RELEASE
 from forecache.operations.release import release_model
 from forecache.plugins.plan.causes import describe_content_change
-from forecache.plugins.plan.findings import Findings, FoundWork
-from forecache.plugins.plan.kept_features import AGAIN, note_kept_features
+from forecache.plugins.plan.findings import AGAIN, Findings, FoundWork, note_kept_features
 from forecache.plugins.plan.sources import find_source_work
 from forecache.runs import RunRequest, as_of_span, choose_job, find_follow_up_sources
 from forecache.scoring.batch_size import calibration_inputs
@@ -128,8 +127,6 @@ class Walk:
         self._noted.causes.views = [view.name for view in views]
         for view in (declared,) if isinstance(declared, FeatureView) else views if job != "training" else ():
             self._plan_view(view, nights)
-        if isinstance(declared, Pipeline) and declared.is_joined and job != "training":
-            self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
         condition = ""
         if isinstance(declared, Pipeline | Realtime) and declared.is_trained:
             if job in ("training", "full"):
@@ -251,6 +248,8 @@ class Walk:
         return "" if is_champion else f"if version {version.version} passes the gate"
 
     def _plan_scores(self, declared: Pipeline, nights: Sequence[date], condition: str) -> None:
+        if declared.is_joined:
+            self._plan_features(declared, partial(build_joined, self.settings, declared), nights)
         scored, causes = list[date](), tuple[str, ...]()
         if not condition or any(CHAMPION in each.aliases for each in self._list_models(declared)):
             scored, causes = self._find_stale_scores(declared, nights, condition)
