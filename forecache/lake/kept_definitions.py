@@ -24,14 +24,14 @@ class KeptDefinition:
     """The source of features under one contract; `problem` is the reason why it cannot be kept, else "".
 
     Attributes:
-        view: The view, or the pipeline if these are all features of one.
+        name: That of the view, or of the pipeline if these are all its features.
         contract: That of the view, or the fingerprint of the pipeline's features.
         project: The package whose sub-package `pipelines` declares it.
         files: Source by path, such as "shop/pipelines/search.py".
         same_as: A later fingerprint of the same features: another version of Forecache can make fingerprints otherwise.
     """
 
-    view: str
+    name: str
     contract: str
     project: str
     files: Mapping[str, str] = field(default_factory=dict)
@@ -42,12 +42,12 @@ class KeptDefinition:
 
     @property
     def kept_name(self) -> str:
-        return kept_name(self.view, self.contract)
+        return kept_name(self.name, self.contract)
 
     @property
     def inline_name(self) -> str:
         """Its name in messages: "the view habits", "the features of churn"."""
-        return f"the view {self.view}" if self.kind == "views" else f"the features of {self.view}"
+        return f"the view {self.name}" if self.kind == "views" else f"the features of {self.name}"
 
 
 def has_definition(settings: Settings, name: str, contract: str, kind: Kind = "views") -> bool:
@@ -58,7 +58,7 @@ def write_definition(settings: Settings, definition: KeptDefinition) -> None:
     content = asdict(definition)
     del content["kind"]  # which its folder says
     open_state(settings).write(
-        _file(definition.view, definition.contract, definition.kind), json.dumps(content).encode()
+        _file(definition.name, definition.contract, definition.kind), json.dumps(content).encode()
     )
 
 

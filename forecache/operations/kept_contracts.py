@@ -25,7 +25,7 @@ from forecache.lake.kept_definitions import KeptDefinition, list_contracts, read
 from forecache.lake.ledger import StageRecord, append_records, last_records, ledger_records
 from forecache.lake.quality.pending_files import Run
 from forecache.lake.stage_runner import hold_table_lock
-from forecache.operations.view_definitions import KeptViewTask, run_definition
+from forecache.operations.view_definitions import KeptTask, run_definition
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState, list_models_in_lake, read_lake_state, use_origin
@@ -144,7 +144,7 @@ def _keep(run: Run, definition: KeptDefinition, night: date, who: str) -> None:
     run.report_progress(f"{name} is kept for {who}")
     rebuild = run.rebuild or not table_exists(settings, FEATURES + name)
     try:
-        run_definition(KeptViewTask(settings, definition, (night,), run.run_id, rebuild), progress=run.progress)
+        run_definition(KeptTask(settings, definition, (night,), run.run_id, rebuild), progress=run.progress)
     except ForecacheError as error:
         _object(run, f"The features that {who} was trained with are not built any more: {error}")
 

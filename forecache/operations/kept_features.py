@@ -37,7 +37,7 @@ from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import register_trained_model
 from forecache.operations.kept_contracts import remove_kept_tables
 from forecache.operations.rollback import find_previous_champion, recover_interrupted
-from forecache.operations.view_definitions import KeptViewTask, keep_features_definition, run_definition
+from forecache.operations.view_definitions import KeptTask, keep_features_definition, run_definition
 from forecache.scoring.trained_features import assume_present, find_scored_pipeline
 
 
@@ -121,12 +121,12 @@ def _are_present(results: Sequence[Mapping[str, Any]]) -> bool:
 
 def _task(
     settings: Settings, pipeline: Pipeline, model: ModelVersion, nights: Sequence[date], *, rebuild: bool
-) -> KeptViewTask:
+) -> KeptTask:
     definition = read_definition(settings, pipeline.name, model.tags[FEATURES_TAG], "features")
     rebuild = rebuild or not table_exists(settings, FEATURES + definition.kept_name)
     declared = {view.name: view.fingerprint for view in pipeline.views} if pipeline.is_joined else {}
     present = pipeline.fingerprints.features
-    return KeptViewTask(settings, definition, tuple(nights), "", rebuild, declared, pipeline.key, present)
+    return KeptTask(settings, definition, tuple(nights), "", rebuild, declared, pipeline.key, present)
 
 
 def find_stale_features(
@@ -159,11 +159,14 @@ def retire_features(
 
     Killed anywhere, the next call goes on.
     """
+    present = pipeline.fingerprints.features
     contracts = [contract for _, contract in list_contracts(settings, pipeline.name, "features")]
-    versions = list_models(settings, pipeline) if contracts else []
+    if contracts in ([], [present]) and not (contracts and _list_tables(settings, pipeline.name, present)):
+        return
+    versions = list_models(settings, pipeline)
     if pipeline.is_trained and not versions:
         return  # each definition has a model: a registry without any is not the one that says what is needed
-    present, needed = pipeline.fingerprints.features, _find_needed_contracts(settings, pipeline, versions)
+    needed = _find_needed_contracts(settings, pipeline, versions)
     for contract in contracts:
         if contract == present or contract not in needed:
             _remove_tables(settings, pipeline.name, contract, run_id, progress)
@@ -207,6 +210,9 @@ def _list_tables(settings: Settings, name: str, contract: str) -> list[str]:
     Pipelines whose features are computed alike have the same contract.
     """
     own = {prefix + kept_name(name, contract) for prefix in (FEATURES, TILES)}
-    has_others = any(each == contract and other != name for other, each in list_contracts(settings, kind="features"))
     folders = [folder.rstrip("/") for folder in open_lake(settings).folders()]
-    return [each for each in folders if each in own or (not has_others and each.endswith(f"__{contract}"))]
+    found = [each for each in folders if each.endswith(f"__{contract}")]
+    if {*found} <= own:
+        return found
+    has_others = any(each == contract and other != name for other, each in list_contracts(settings, kind="features"))
+    return [each for each in found if each in own or not has_others]

@@ -27,7 +27,7 @@ from forecache.declare.project import Project
 from forecache.kit.process.child import end_with_parent
 from forecache.lake.kept_definitions import KeptDefinition
 from forecache.lake.stage_runner import StaleWork, assume_done, find_stale_work
-from forecache.operations.view_definitions import KeptViewTask
+from forecache.operations.view_definitions import KeptTask
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         say(error=error.message, remedy=error.remedy, kinds=[each.__name__ for each in type(error).__mro__])
 
 
-def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]]:
+def do_task(task: KeptTask, say: Callable[..., None]) -> list[dict[str, Any]]:
     """Load a definition; build and check its dates under the name of the kept contract, and publish those of a view.
 
     A task of a look returns the stages that would work, each with its inputs by date; one of features that are the
@@ -91,7 +91,7 @@ def do_task(task: KeptViewTask, say: Callable[..., None]) -> list[dict[str, Any]
 
 
 def find_stale_stages(
-    task: KeptViewTask, built: FeatureView | Pipeline, views: Sequence[FeatureView]
+    task: KeptTask, built: FeatureView | Pipeline, views: Sequence[FeatureView]
 ) -> Iterator[dict[str, Any]]:
     """Find the stages that would work, in their order; each takes those before it as done."""
     from forecache.lake.features import STAGE, build_joined, build_view
@@ -124,7 +124,7 @@ def find_stale_stages(
         yield {"stage": work.stage.name, "subject": work.stage.subject, "inputs": inputs}
 
 
-def send_source(task: KeptViewTask, archive: Path) -> None:
+def send_source(task: KeptTask, archive: Path) -> None:
     """Send the kept source to Spark's workers.
 
     Raises `CheckError` if a worker imports other modules all the same, such as those of an installed project.
@@ -157,7 +157,7 @@ def find_other_modules(files: Mapping[str, str]) -> list[str]:
     return found
 
 
-def load_view(task: KeptViewTask) -> FeatureView:
+def load_view(task: KeptTask) -> FeatureView:
     """Load the view of a definition, with the name of the kept contract; raises as `_require_contract`."""
     definition = task.definition
     project = read_project(task.settings.model_copy(update={"project": definition.project}))
@@ -166,7 +166,7 @@ def load_view(task: KeptViewTask) -> FeatureView:
     return replace(view, name=definition.kept_name)
 
 
-def load_pipeline(task: KeptViewTask) -> Pipeline:
+def load_pipeline(task: KeptTask) -> Pipeline:
     """Load the pipeline of a definition; raises as `_require_contract`, and CheckError if its key is another."""
     definition = task.definition
     project = read_project(task.settings.model_copy(update={"project": definition.project}))
@@ -178,7 +178,7 @@ def load_pipeline(task: KeptViewTask) -> Pipeline:
     return pipeline
 
 
-def rename_features(pipeline: Pipeline, task: KeptViewTask) -> FeatureView | Pipeline:
+def rename_features(pipeline: Pipeline, task: KeptTask) -> FeatureView | Pipeline:
     """The features of a pipeline with names of the kept contract: their view, or the pipeline if views are joined.
 
     A joined view that is declared as it was keeps its name, and so its table.
@@ -199,10 +199,10 @@ _T = TypeVar("_T")
 
 
 def _require_declared(definition: KeptDefinition, project: Project, declared: Mapping[str, _T]) -> _T:
-    if definition.view not in declared:
+    if definition.name not in declared:
         why = " ".join(error.message for error in project.broken.values()) or "its source does not declare it."
         raise InputError(f"The kept definition of {definition.inline_name} cannot be loaded: {why}")
-    return declared[definition.view]
+    return declared[definition.name]
 
 
 def _require_contract(definition: KeptDefinition, contract: str) -> None:

@@ -35,7 +35,7 @@ from forecache.declare.realtime.realtime import Realtime
 from forecache.lake.kept_definitions import KeptDefinition, has_definition, write_definition
 from forecache.operations.prove_release import pack_code
 
-_START = "import sys; sys.path[0] or sys.path.pop(0); from forecache.operations.kept_view_process import main; main()"
+_START = "import sys; sys.path[0] or sys.path.pop(0); from forecache.operations.kept_process import main; main()"
 """Without the current folder in the path, which may have the project as it is now."""
 _LOG_BYTES = 2000
 _KINDS: tuple[type[ForecacheError], ...] = (InputError, CheckError, ConflictError, UnavailableError, NotYetError)
@@ -43,7 +43,7 @@ _KINDS: tuple[type[ForecacheError], ...] = (InputError, CheckError, ConflictErro
 
 
 @dataclass(frozen=True)
-class KeptViewTask:
+class KeptTask:
     """A task of a process that loads a definition: without dates, it only tells the contract.
 
     Attributes:
@@ -75,7 +75,7 @@ def keep_features_definition(settings: Settings, pipeline: Pipeline, *, progress
     """Keep the definition of a pipeline's features, so that a model trained on them scores them after they change."""
     wanted = KeptDefinition(pipeline.name, pipeline.fingerprints.features, settings.project, kind="features")
     joined = pipeline.views if pipeline.is_joined else ()
-    names = [wanted, *(replace(wanted, view=view.name) for view in joined)]
+    names = [wanted, *(replace(wanted, name=view.name) for view in joined)]
     _keep(settings, pipeline, wanted, next(filter(None, map(_refuse_name, names)), ""), progress)
 
 
@@ -86,18 +86,18 @@ def _keep(
     module = _find_module(settings, declared)
     if module is None or refusal:
         why = refusal or f"{declared.name} is not declared in a module of {settings.project}.pipelines."
-        progress(f"the features of {wanted.view} end with its next change: {why}", None)
+        progress(f"the features of {wanted.name} end with its next change: {why}", None)
         return
-    if has_definition(settings, wanted.view, wanted.contract, wanted.kind):
+    if has_definition(settings, wanted.name, wanted.contract, wanted.kind):
         return
-    begin_work(f"keeping the definition of {wanted.view}")
+    begin_work(f"keeping the definition of {wanted.name}")
     try:
         definition = _define(settings, module, wanted)
     except ForecacheError as error:  # its process was ended, for example: the next run tries again
         progress(f"the definition of {wanted.inline_name} is not kept yet: {error}", None)
         return
     if definition.problem:
-        progress(f"the features of {wanted.view} end with its next change: {definition.problem}", None)
+        progress(f"the features of {wanted.name} end with its next change: {definition.problem}", None)
     write_definition(settings, definition)
     contract_step("definition kept")
 
@@ -109,7 +109,7 @@ def _define(settings: Settings, module: ModuleType, definition: KeptDefinition) 
     """
     try:
         packed = replace(definition, files={path: text.decode() for path, text in pack_code([module]).items()})
-        run_definition(KeptViewTask(settings, packed))
+        run_definition(KeptTask(settings, packed))
     except (InputError, CheckError, UnicodeDecodeError) as error:
         return replace(definition, problem=str(error))
     return packed
@@ -133,7 +133,7 @@ def _find_module(settings: Settings, declared: Realtime | Pipeline) -> ModuleTyp
     return next((module for module in loaded if any(value is declared for value in vars(module).values())), None)
 
 
-def run_definition(task: KeptViewTask, *, progress: Progress = no_progress) -> list[dict[str, Any]]:
+def run_definition(task: KeptTask, *, progress: Progress = no_progress) -> list[dict[str, Any]]:
     """Load a definition in a process of its own, and build and publish its features there; returns its results.
 
     Raises:
@@ -173,7 +173,7 @@ def run_definition(task: KeptViewTask, *, progress: Progress = no_progress) -> l
         )
 
 
-def _follow(process: "subprocess.Popen[bytes]", task: KeptViewTask, progress: Progress) -> list[dict[str, Any]] | None:
+def _follow(process: "subprocess.Popen[bytes]", task: KeptTask, progress: Progress) -> list[dict[str, Any]] | None:
     """Give a process its task, report its progress, and return its results; None if it ended without any."""
     assert process.stdin is not None
     assert process.stdout is not None

@@ -10,7 +10,7 @@ from forecache.models.registry.model_versions import CHAMPION, FEATURES_TAG, Mod
 
 def find_scored_pipeline(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> Pipeline:
     """The pipeline with the features that a version scores: those of its training, if their definition is kept."""
-    definition = _read_other_definition(settings, pipeline, version)
+    definition = _read_definition(settings, pipeline, version) if _has_other_features(pipeline, version) else None
     if definition is None or definition.problem or _is_present(settings, pipeline, definition):
         return pipeline
     return pipeline.read_features(definition.kept_name, version.features)
@@ -30,13 +30,15 @@ def _list_assumed(settings: Settings) -> set[str]:
     return look_once(("present", settings.lake_uri), set[str])
 
 
-def _read_other_definition(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> KeptDefinition | None:
-    """The kept definition of features with another fingerprint, on which a version was trained; None without one."""
-    trained_on = version.tags.get(FEATURES_TAG)
-    if not pipeline.is_trained or trained_on in (None, pipeline.fingerprints.features):
-        return None
+def _has_other_features(pipeline: Pipeline, version: ModelVersion) -> bool:
+    """Return whether a version is known to be trained on features that had another fingerprint."""
+    return pipeline.is_trained and version.tags.get(FEATURES_TAG) not in (None, pipeline.fingerprints.features)
+
+
+def _read_definition(settings: Settings, pipeline: Pipeline, version: ModelVersion) -> KeptDefinition | None:
+    """The kept definition of the features that a version was trained on; None without one."""
     try:
-        return read_definition(settings, pipeline.name, trained_on, "features")
+        return read_definition(settings, pipeline.name, version.tags[FEATURES_TAG], "features")
     except NotFoundError:
         return None
 
@@ -45,13 +47,13 @@ def find_other_features(settings: Settings, pipeline: Pipeline, version: ModelVe
     """The note about a version that was trained on features of another definition; [] if it was not, as far as is
     known.
     """
-    if not pipeline.is_trained or version.tags.get(FEATURES_TAG) in (None, pipeline.fingerprints.features):
+    if not _has_other_features(pipeline, version):
         return []
-    definition = _read_other_definition(settings, pipeline, version)
+    definition = _read_definition(settings, pipeline, version)
     if definition is not None and _is_present(settings, pipeline, definition):
         return []
     called = f"{'champion' if CHAMPION in version.aliases else 'model'} {version.name} {version.version}"
-    if find_scored_pipeline(settings, pipeline, version) is not pipeline:
+    if definition is not None and not definition.problem:
         why = "goes on with the features that it was trained on, which changed since"
     else:
         why = "was trained on features of another definition, which is not kept, and scores the present ones"

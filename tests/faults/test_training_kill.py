@@ -17,6 +17,7 @@ from _training import chaos
 from _training.chaos import run_chaos, workers_of
 from sample_project.pipelines.visits import returns
 from training_sample import sample_spec
+from waiting import wait_for
 from warm_agents import warm_agents
 
 from forecache.base.settings import Settings, load_settings
@@ -136,11 +137,7 @@ def test_killed_while_it_trains_again_on_all_splits_it_goes_on_there(alone: Alon
         expected = run_torchrun(alone.settings, whole, on_event=seen.append)
         assert steps_after_refit(seen) != []
         process = launch(alone.settings, killed)
-        deadline = time.monotonic() + 120
-        while not steps_after_refit(read_events(killed)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        saved = steps_after_refit(read_events(killed))[-1]
+        saved = wait_for(lambda: steps_after_refit(read_events(killed)))[-1]
         for victim in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()

@@ -16,8 +16,8 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import split_kept_name
 from forecache.cli.main import main
 from forecache.lake.kept_definitions import list_contracts, read_definition
-from forecache.operations.kept_view_process import find_other_modules
-from forecache.operations.view_definitions import KeptViewTask, keep_definitions, run_definition
+from forecache.operations.kept_process import find_other_modules
+from forecache.operations.view_definitions import KeptTask, keep_definitions, run_definition
 from forecache.serve.store import encode_key, open_store
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_views_that_cannot_be_kept_say_why(settings: Settings) -> None:
     ]
     other = replace(definition, contract="0123456789abcdef")
     with pytest.raises(CheckError, match=f"gives the contract {view.packed.contract}, not 0123456789abcdef"):
-        run_definition(KeptViewTask(settings, other))
+        run_definition(KeptTask(settings, other))
 
 
 def test_a_definition_that_cannot_be_built_any_more_goes_on_with_its_last_version(

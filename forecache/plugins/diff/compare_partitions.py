@@ -20,10 +20,12 @@ from forecache.base.errors import InputError
 from forecache.lake.query import bounded_database, quote_name
 from forecache.models.registry.gate.score_metrics import spearman
 from forecache.plugins.diff.distributions import (
+    COUNTED,
     Bins,
     Distribution,
     choose_bins,
     describe_all,
+    known_number,
     measure,
     population_stability,
 )
@@ -232,7 +234,9 @@ class _PartitionComparison:
         )  # fmt: skip
         if found is None:
             return made
-        pairs = found.pairs + (self._count_shared_values(name) if found.pairs and self.shared_rows else 0)
+        pairs = found.pairs
+        if pairs and self.shared_rows:  # known values of the files that both sides share, which were not joined
+            pairs += described[0][name].rows - described[0][name].unknown - self.own_known[name]
         return replace(
             made,
             psi=population_stability(judged[0].get(name, ()), judged[1].get(name, ())),
@@ -249,17 +253,14 @@ class _PartitionComparison:
     @cached_property
     def shared_rows(self) -> int:
         """Rows of the files that both sides share, which were not joined."""
-        return self._count_shared("true")
+        return int(self._one("SELECT (SELECT count(*) FROM before_all) - (SELECT count(*) FROM before_own)")[0])
 
-    def _count_shared_values(self, name: str) -> int:
-        """Known values of a column in these rows."""
-        column = quote_name(name)
-        is_number = f" AND NOT isnan({column}::DOUBLE)" if self.kinds[name] == "number" else ""
-        return self._count_shared(f"{column} IS NOT NULL{is_number}")
-
-    def _count_shared(self, condition: str) -> int:
-        counts = [f"(SELECT count(*) FROM before_{which} WHERE {condition})" for which in ("all", "own")]
-        return int(self._one(f"SELECT {counts[0]} - {counts[1]}")[0])
+    @cached_property
+    def own_known(self) -> dict[str, int]:
+        """The number of known values before, by column, in the files that the sides do not share."""
+        names = [name for name in self.common if self.kinds[name] in COUNTED]
+        counts = ", ".join(f"count({known_number(name, self.kinds[name])})" for name in names)
+        return dict(zip(names, self._one(f"SELECT {counts} FROM before_own"), strict=True))
 
     def _compare_sampled(self, name: str) -> dict[str, Any]:
         """Ranks, overlap and transitions of a column over the keys that both samples have."""

@@ -19,7 +19,7 @@ from forecache.plugins.diff.partition import Kind
 Values = NDArray[Any]
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _PSI_BINS, _BARS, _CATEGORIES = 10, 30, 10
-_COUNTED = ("number", "vector", "list")
+COUNTED = ("number", "vector", "list")
 OTHERS = "others"
 
 
@@ -75,6 +75,12 @@ def measure(name: str, kind: Kind) -> str:
     return f"len({column})::DOUBLE" if kind == "list" else f"{column}::DOUBLE"
 
 
+def known_number(name: str, kind: Kind) -> str:
+    """SQL of the same number, null if it is NaN."""
+    number = measure(name, kind)
+    return f"CASE WHEN NOT isnan({number}) THEN {number} END"
+
+
 def choose_bins(kind: Kind, before: Values, after: Values) -> Bins:
     """Choose the bins from samples of both sides: float64 with NaN for unknown, or object of texts."""
     if kind in ("text", "boolean"):
@@ -122,10 +128,10 @@ def _aggregates(name: str, kind: Kind, bins: Bins) -> list[str]:
     if kind in ("text", "boolean"):
         some = [f"count(*) FILTER ({column}::VARCHAR = {quote_text(each)})" for each in bins.categories]
         return [f"count({column})", *some]
-    if kind not in _COUNTED:
+    if kind not in COUNTED:
         return [f"count({column})"]
     number = measure(name, kind)
-    known = f"CASE WHEN NOT isnan({number}) THEN {number} END"
+    known = known_number(name, kind)
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
     # The upper bound of a bin of DuckDB belongs to it.
     bounds = [*np.nextafter(bins.edges, -np.inf).tolist(), float("inf")]
@@ -143,7 +149,7 @@ def _read(
     if kind in ("text", "boolean"):
         bars = [*values[1:], values[0] - sum(values[1:])]
         return Distribution(rows, unknown, bars=bars), [*bars, unknown]
-    if kind not in _COUNTED:
+    if kind not in COUNTED:
         return Distribution(rows, unknown), []
     _, mean, deviation, minimum, maximum, counts = values
     by_bin = list((counts or {}).values()) or [0] * (len(bins.edges) + 1)

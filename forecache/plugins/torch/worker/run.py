@@ -120,7 +120,6 @@ class _WorkerRun:
     ) -> TrainingSession:
         """A training whose first step is counted as that `after` others."""
         training, group = self.pipeline.training, self.group
-        order = {"lanes": self.spec.lanes}
 
         def report(event: str, **values: Any) -> None:
             self.report(event, **(values | {"step": after + values["step"]} if "step" in values else values))
@@ -135,9 +134,11 @@ class _WorkerRun:
                 seed=training.seed,
                 batch_rows=training.batch_size,
                 shuffle_rows=self.spec.shuffle_rows,
-                **order,
+                lanes=self.spec.lanes,
             ),
-            validation=EpochOrder(validation, seed=0, batch_rows=_evaluation_rows(training), shuffle_rows=0, **order),
+            validation=EpochOrder(
+                validation, seed=0, batch_rows=_evaluation_rows(training), shuffle_rows=0, lanes=self.spec.lanes
+            ),
             checkpoints=checkpoints,
             checkpoint_steps=self.spec.checkpoint_steps,
             report=report,
