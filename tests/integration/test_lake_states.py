@@ -71,9 +71,7 @@ def test_of_several_files_of_a_day_the_one_ingested_last_counts(settings: Settin
     assert [after[day] != before[day] for day in D[:3]] == [False, True, True]
 
 
-def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
-    settings: Settings, spark: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(settings: Settings, spark: Any) -> None:
     from table_project import spending
 
     from forecache.lake.ledger import StageRecord
@@ -81,9 +79,9 @@ def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
 
     label = dataclasses.replace(spending.label, horizon_days=2)
     pipeline = dataclasses.replace(spending, sources=(PRODUCTS,), label=label)
-    scored = {day: StageRecord("score", "spending", day, "", "predictions", 0, 1, 0.0) for day in D}
+    read = {"feature_table": "features_spending", "feature_version": 0}
+    scored = {day: StageRecord("score", "spending", day, "", "predictions", 0, 1, 0.0, read) for day in D}
     run = stage._MonitoringRun(settings, pipeline, SimpleNamespace(version=1), {}, scored, "")  # type: ignore[arg-type]
-    monkeypatch.setattr(stage, "feature_versions", lambda _, __, nights: dict.fromkeys(nights, 0))
     for day in (D[1], D[4]):
         land(settings, PRODUCTS, f"{day}.csv", "1,10")
     ingest(settings, PRODUCTS)
