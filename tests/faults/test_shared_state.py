@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ import pytest
 from alert_receivers import Receiver, receiver
 from lineage_sample import stage_rows
 from store_services import minio_server
+from taken_lease import take_over_lease
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import extract_step
 from forecache.declare import Column, Query, Source
 from forecache.kit.installation import open_lake
-from forecache.kit.lease import LeaseLostError, read_leases
+from forecache.kit.lease import LeaseLostError
 from forecache.lake.ledger import append_records
 from forecache.operations.release import record_requests, recorded_requests
 from forecache.plugins.alerts.journal import read_noted_alerts
@@ -211,11 +211,7 @@ def test_an_extraction_whose_lease_another_machine_has_taken_over_lands_nothing(
     monkeypatch.setattr(extraction, "text_batches", lambda *_: iter([[("1", "2026-01-01T00:00:00Z")]]))
 
     def take_over(step: str) -> None:
-        lake = open_lake(settings)
-        (holder,) = read_leases(lake)
-        assert (holder.name, step) == ("tables/landing_sales", "batch extracted")
-        other = replace(holder, host="other", token=holder.token + 1, mark="another")
-        lake.write(f".leases/{holder.name}.json", json.dumps(asdict(other)).encode())
+        assert (take_over_lease(open_lake(settings)).name, step) == ("tables/landing_sales", "batch extracted")
 
     monkeypatch.setattr(extract_step, "on_step", take_over)
     with pytest.raises(LeaseLostError, match="could not be renewed|was lost: it was taken over by"):
