@@ -11,7 +11,7 @@ import pytest
 from free_ports import free_port
 from reader_support import churn_rows, write_version
 
-from forecache.base.errors import UnavailableError
+from forecache.base.errors import DamagedError, UnavailableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import load_settings
 from forecache.cli.main import main
@@ -113,6 +113,8 @@ def test_damaged_mlflow_database_fails(tmp_path: Path, capsys: pytest.CaptureFix
     database.write_bytes(b"not a database" * 100)
     assert main(["doctor", "--json"]) == 1
     assert findings(capsys)["mlflow"]["state"] == "fail"
+    assert main(["models", "churn"]) == DamagedError.exit_code
+    assert f"MLflow's database {database} is damaged: file is not a database." in capsys.readouterr().err
 
 
 def test_project_with_a_broken_module_names_it(

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forecache.base.errors import DamagedError, UnavailableError
 from forecache.base.files import lock
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.base.steps import begin_work
@@ -76,6 +77,25 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
             if root:
                 relocate_artifacts(path, before=recorded_root(path), now=root)
             mark_database_ready(path, root)
+
+
+def check_database(path: Path) -> None:
+    """Read the schema of a SQLite database, if there is one: MLflow would try a damaged one for almost two minutes.
+
+    Raises DamagedError, or UnavailableError if it cannot be opened.
+    """
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            connection.execute("select count(*) from sqlite_master")
+    except sqlite3.OperationalError as error:
+        raise UnavailableError(f"MLflow's database {path} cannot be read: {error}.") from None
+    except sqlite3.DatabaseError as error:
+        raise DamagedError(
+            f"MLflow's database {path} is damaged: {error}.",
+            remedy="Restore it from a copy. Without one, move it away: models are trained and registered anew.",
+        ) from None
 
 
 def create_database(path: Path) -> None:
@@ -186,7 +206,9 @@ def connect_mlflow(settings: Settings) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = settings.mlflow_tracking_uri
     if uri.startswith("sqlite:///"):
-        prepare_database(Path(uri.removeprefix("sqlite:///")), uri, artifact_root(settings))
+        path = Path(uri.removeprefix("sqlite:///"))
+        check_database(path)
+        prepare_database(path, uri, artifact_root(settings))
     elif uri.startswith("postgresql"):
         prepare_shared_database(uri)
     mlflow.set_tracking_uri(uri)
