@@ -5,7 +5,16 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from changed_features import DAYS, call, check_predictions, list_kept, read_predictions, true_features, write_project
+from changed_features import (
+    DAYS,
+    NAMES,
+    call,
+    check_predictions,
+    list_kept,
+    read_predictions,
+    true_features,
+    write_project,
+)
 from contracts_shop import land, run_nightly
 
 from forecache.base.settings import Settings, load_settings
@@ -92,7 +101,13 @@ def test_earlier_features_return_by_a_rollback_are_those_of_a_challenger_and_end
     check_predictions(settings, "new", 2, DAYS[12], names=("both",))
     assert list_kept(settings) == {"both": 2}
     call(settings, projects / "new", "models", "rollback", "both")
+    measured = call(settings, projects / "new", "monitor", "both", "--date", f"{DAYS[12]}")
+    assert measured["notes"] == ["no drift of features: those that champion 1 was trained on are not built"]
+    assert {each["kind"] for each in measured["figures"] if each["model_version"] == 1} == set()
     run("new", DAYS[12])
+    measured = call(settings, projects / "new", "monitor", "both", "--date", f"{DAYS[12]}")
+    features = [each["name"] for each in measured["figures"] if each["kind"] == "feature"]
+    assert sorted(features) == sorted(NAMES["both", "old"])
     check_predictions(settings, "old", 1, DAYS[12], names=("both",))
     assert list_kept(settings) == {**TABLES, "both": 2}
 

@@ -39,6 +39,7 @@ from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, 
 from forecache.plugins.drift.prediction_drift import TEST_SPLIT, measure_drift
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import require_scored
+from forecache.scoring.trained_features import find_scored_pipeline
 
 _MOST_ROWS = 200_000
 _EPOCH = date(1970, 1, 1)
@@ -285,8 +286,10 @@ def newly_labelled_dates(pipeline: Pipeline, night: date) -> Sequence[date]:
 
 def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOutcome]:
     figures = _measure_drift(run, nights)
-    notes: dict[date, list[str]] = {night: [] for night in nights}
+    notes: dict[date, list[str]] = {}
     for night in nights:
+        features, notes[night] = _measure_features(run, night)
+        figures[night] = features + figures[night]
         model = run.versions.get(int(run.scored[night].details["model_version"]))
         if model is not None:
             expected, note = expected_performance(run.settings, run.pipeline, model, night, run_id=run.run_id)
@@ -303,22 +306,29 @@ def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOut
 
 
 def _measure_drift(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, list[Measurement]]:
-    """The drift of the champion's features, and of the scores of the version that made a date's predictions."""
+    """The drift of the scores of the version that made a date's predictions."""
     reports = measure_drift(run.settings, run.pipeline, nights)
     figures = {}
     for night in nights:
-        made_of, output = run.scored[night].details, reports[night].output
-        version = int(made_of["model_version"])
-        table = made_of["feature_table"] if version == run.champion.version else ""
-        figures[night] = feature_drift(
-            run.settings, run.pipeline, run.champion, night, table=table, run_id=run.run_id
-        ) + [
+        version, output = int(run.scored[night].details["model_version"]), reports[night].output
+        figures[night] = [
             drift_measurement(
                 run.pipeline.name, night, "prediction", output, reference, version, apart, run_id=run.run_id
             )
             for reference, apart in reports[night].distances.items()
         ]
     return figures
+
+
+def _measure_features(run: _MonitoringRun, night: date) -> tuple[list[Measurement], list[str]]:
+    """The drift of the champion's features, or a note on why there is none."""
+    made_of, champion = run.scored[night].details, run.champion
+    table = made_of["feature_table"] if int(made_of["model_version"]) == champion.version else ""
+    if not (table and table_exists(run.settings, table)):  # another version scored the date, or it was removed since
+        table = find_scored_pipeline(run.settings, run.pipeline, champion).feature_table
+    if not table_exists(run.settings, table):
+        return [], [f"no drift of features: those that champion {champion.version} was trained on are not built"]
+    return feature_drift(run.settings, run.pipeline, champion, night, table=table, run_id=run.run_id), []
 
 
 def _measure_performance(run: _MonitoringRun, nights: Sequence[date]) -> list[tuple[date, Measurement | None, str]]:
