@@ -139,6 +139,7 @@ bench-night: setup ## The main job's night at ten million keys, beside PySpark a
 	@$(BIN)/python benchmarks/night.py $(ARGS)
 
 bench-plan: setup ## How near the estimates of `forecache plan` come to what runs take: the demo, the shop, thirty pipelines
+	@bash scripts/install_shop_data.sh
 	@$(BIN)/python benchmarks/plan.py $(ARGS)
 
 bench-history: setup ## What three years of nightly history cost a run with nothing to do, and other commands

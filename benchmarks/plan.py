@@ -6,7 +6,7 @@ python benchmarks/plan.py --report             measure nothing, print what resul
 
 Each project runs some as-of dates one after the other, each in a process of its own, which plans the run before. Of the
 stages that had run before, the estimate is compared with the core-seconds that the ledger then has. The shop needs its
-data: `pip install -r examples/shop/requirements.txt`.
+purchases, which `make bench-plan` installs: `bash scripts/install_shop_data.sh`.
 """
 
 import json
@@ -80,7 +80,8 @@ def measure(project: Project, nights: int) -> dict[str, Any]:
 def call(home: Path, project: Project, job: str, day: date) -> Any:
     """Plan and run in a process of its own; RuntimeError if it failed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
-    paths = [ROOT, ROOT / "benchmarks", ROOT / "examples" / "shop", *filter(None, [environment.get("PYTHONPATH")])]
+    places = ("", "benchmarks", "examples/shop", ".tools/shop")
+    paths = [*(ROOT / place for place in places), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {
         "FORECACHE_HOME": str(home),
         "FORECACHE_PROJECT": project.package,
