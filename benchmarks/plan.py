@@ -1,6 +1,6 @@
 """`make bench-plan`: how near the estimates of `forecache plan` come to what the runs take, and how long a plan takes.
 
-python benchmarks/plan.py                      the demo, the shop and thirty pipelines; half an hour on two cores
+python benchmarks/plan.py                      the demo, the shop and thirty pipelines; seven minutes on two cores
 python benchmarks/plan.py --only thirty        one of them
 python benchmarks/plan.py --report             measure nothing, print what results/plan.json holds
 
