@@ -161,7 +161,7 @@ def retire_features(
     """
     present = pipeline.fingerprints.features
     contracts = [contract for _, contract in list_contracts(settings, pipeline.name, "features")]
-    if contracts in ([], [present]) and not (contracts and _list_tables(settings, pipeline.name, present)):
+    if not contracts or (contracts == [present] and not _list_tables(settings, pipeline.name, present)):
         return
     versions = list_models(settings, pipeline)
     if pipeline.is_trained and not versions:

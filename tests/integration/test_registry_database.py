@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 PREPARE = "import sys; from pathlib import Path\n"
 PREPARE += "from forecache.models.tracking.client import prepare_database as prepare\n"
-PREPARE += "prepare(Path(sys.argv[1]), f'sqlite:///{sys.argv[1]}', sys.argv[2])"
+PREPARE += "prepare(Path(sys.argv[1]), sys.argv[2])"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(home: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(database, "_template", lambda: template)
     path = home / "mlflow.db"
-    prepare_database(path, f"sqlite:///{path}", f"{home}/mlflow/artifacts")
+    prepare_database(path, f"{home}/mlflow/artifacts")
     assert path.with_name("mlflow.db.ready").read_text() == f"{home}/mlflow/artifacts"
     return path
 

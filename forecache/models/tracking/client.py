@@ -63,11 +63,13 @@ def _recorded_root(connection: sqlite3.Connection) -> str:
 _LOCK = 0x666F7265  # Forecache's own key of an advisory lock
 
 
-def prepare_database(path: Path, uri: str, root: str) -> None:
+def prepare_database(path: Path, root: str) -> None:
     """Create the database, or correct the paths of artifacts if its home was moved or copied.
 
     Two processes that migrate a new database at once lose runs: one does it under a lock, and writes a file beside it.
+    Raises as `check_database`.
     """
+    check_database(path)
     if is_database_ready(path, root):
         return
     begin_work(f"creating {path}")
@@ -206,9 +208,7 @@ def connect_mlflow(settings: Settings) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = settings.mlflow_tracking_uri
     if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        check_database(path)
-        prepare_database(path, uri, artifact_root(settings))
+        prepare_database(Path(uri.removeprefix("sqlite:///")), artifact_root(settings))
     elif uri.startswith("postgresql"):
         prepare_shared_database(uri)
     mlflow.set_tracking_uri(uri)

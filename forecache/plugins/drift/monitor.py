@@ -285,7 +285,7 @@ def newly_labelled_dates(pipeline: Pipeline, night: date) -> Sequence[date]:
 
 
 def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOutcome]:
-    figures = _measure_drift(run, nights)
+    figures = _measure_predictions(run, nights)
     notes: dict[date, list[str]] = {}
     for night in nights:
         features, notes[night] = _measure_features(run, night)
@@ -305,7 +305,7 @@ def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOut
     }
 
 
-def _measure_drift(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, list[Measurement]]:
+def _measure_predictions(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, list[Measurement]]:
     """The drift of the scores of the version that made a date's predictions."""
     reports = measure_drift(run.settings, run.pipeline, nights)
     figures = {}
