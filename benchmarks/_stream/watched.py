@@ -101,6 +101,7 @@ def watch(port: int, name: str, traffic: Traffic, *, is_over: Callable[[], bool]
         "requests": len(spans), "answers": watched.answers, "with_payments": watched.with_payments,
         "wrong": watched.wrong, "back": watched.back,
         "first_faults": watched.first_faults, "problems": len(problems), "first_problems": problems[:3],
+        "refused": sum(problem.startswith("429:") for problem in problems),
         "behind_p50_s": float(np.quantile(behind, 0.5)), "behind_p99_s": float(np.quantile(behind, 0.99)),
         "behind_max_s": float(behind.max()),
         "latency_p99_ms": float(np.quantile(latencies or [0.0], 0.99) * 1e3),
