@@ -35,7 +35,13 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Base(folder, {"lake": "s3://cloud/lake", "storage_options": options})
 
 
-@pytest.mark.parametrize("step", [*TRY_STEPS, *COMMIT_STEPS, *PUBLISH_STEPS])
+# From the fork on, a trial in a bucket runs as any run does in one.
+STEPS = {"folder": (*TRY_STEPS, *COMMIT_STEPS, *PUBLISH_STEPS), "bucket": TRY_STEPS}
+
+
+@pytest.mark.parametrize(
+    ("base", "step"), [(place, step) for place, steps in STEPS.items() for step in steps], indirect=["base"]
+)
 def test_a_trial_killed_at_any_step_is_continued_and_the_base_is_as_it_was(base: Base, step: str) -> None:
     name = step.replace(" ", "-")
     process = start(try_until, base.changed, base.home, name, step, base.places)

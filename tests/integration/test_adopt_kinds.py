@@ -1,6 +1,7 @@
 """What a trial has computed for recommenders, real-time models and features on Spark's frames is taken over, too; and
 what a new version of a package makes run of a real-time model."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,18 +11,20 @@ from typing import Any
 
 import pytest
 import shelf_project
-from adopt_job import Ran, run_and_note
+from adopt_job import Ran, run_and_note, run_until_table_is_replaced
 from edited_project import EditedProject, edited_project
 from new_version import new_version_of
 from shelf_lake import landing_of
 from shelf_project.pipelines.shelf import offers
 from try_job import DAYS, contents, land_sales
+from warm import start
 
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.kit.delta.tables import open_table
+from forecache.kit.installation import open_state
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.ledger import last_record
-from forecache.operations.release import recorded_requests
+from forecache.operations.release import recorded_requests, requests_file
 from forecache.plugins.plan.make_plan import plan_run
 from forecache.plugins.trials.run_trial import choose, open_trial, run_trial
 from forecache.realtime.release.folder import open_releases
@@ -56,8 +59,9 @@ def rows_of(settings: Settings, table: str) -> list[dict[str, Any]]:
 def changed(
     folder: Path, sample: str, name: str, night: date, land: Callable[[Settings], object],
     change: Callable[[EditedProject], object], *, job: Job = "nightly",
+    first: Callable[[Settings], object] = lambda _: None,
 ) -> Iterator[Changed]:  # fmt: skip
-    """Run a sample, try a change of it, and then run the change."""
+    """Run a sample, try a change of it, do something `first`, run the change, and the same from nothing."""
     base, truth = (load_settings("", home=folder / home, project=sample) for home in ("home", "truth"))
     with edited_project(folder, sample) as project:
         for settings in (base, truth):
@@ -69,6 +73,7 @@ def changed(
             run_trial(run, choose(run, (name,), ((night, night),), job), job)
         assert contents(base.home_path) == before
         tried = contents(folder / "home-trials")
+        first(base)
         ran = run_and_note(base, name, night, job)
         assert contents(folder / "home-trials") == tried
         run_and_note(truth, name, night, job)
@@ -100,16 +105,28 @@ def land(settings: Settings) -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory, spark: Any) -> Iterator[Changed]:
+    folder = tmp_path_factory.mktemp("large")
+
+    def die_between_table_and_recorded_requests(base: Settings) -> None:
+        open_state(base).write(requests_file("large"), b"[]")  # as if the training before had known no requests
+        process = start(run_until_table_is_replaced, folder, "framed_project", base.home_path, DAYS[-1], "full")
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL
+        assert recorded_requests(base, "large") == []
+        assert rows_of(base, "training_set_large") == rows_of(trial_settings(base, "change"), "training_set_large")
+
     with changed(
-        tmp_path_factory.mktemp("large"), "framed_project", "large", DAYS[-1], land,
+        folder, "framed_project", "large", DAYS[-1], land,
         # Not the transform: Spark's workers keep what they have imported of it for a minute.
         lambda project: project.edit("pipelines/large", 'F.col("amount") > 50', 'F.col("amount") > 40'), job="full",
+        first=die_between_table_and_recorded_requests,
     ) as found:  # fmt: skip
         yield found
 
 
 def test_the_training_set_of_a_real_time_model_is_made_in_the_trial_alone(large: Changed) -> None:
     assert large.ran.computed == []
+    # Also the training set, whose table a killed run had taken over, and not the requests that it holds.
     assert large.ran.taken_over == ["train large", "training_set large"]
     large.require_equal("training_set_large")
     assert recorded_requests(large.base, "large") == recorded_requests(large.truth, "large") != []

@@ -1,5 +1,8 @@
 """Runs of a changed project in an installation beside its trial, in processes of their own."""
 
+import os
+import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,7 +13,7 @@ from typing import Any
 from dying import dies_at
 from try_job import DAYS, use_project
 
-from forecache.base.settings import Settings
+from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import lake_step
 from forecache.runs import Job
 
@@ -79,3 +82,21 @@ def run_until(project: Path, home: Path, step: str, more: Mapping[str, Any]) -> 
 
     lake_step.on_step = dies_at(step)
     run_in_process(use_project(project, home, **more), RunRequest(["spend"], nights=(DAYS[-1], DAYS[-1])))
+
+
+def run_until_table_is_replaced(folder: Path, sample: str, home: Path, night: date, job: Job) -> None:
+    """Run `large` of a copied sample, and die once a table is that of the trial and the lake's state is not yet."""
+    from forecache.plugins.trials import adopt
+    from forecache.runs import RunRequest, run_in_process
+
+    replace_table = adopt.replace_table
+
+    def replace_and_die(*arguments: Any, **named: Any) -> int:
+        replace_table(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    adopt.replace_table = replace_and_die
+    sys.path.insert(0, str(folder))
+    settings = load_settings("", home=home, project=sample)
+    run_in_process(settings, RunRequest(["large"], nights=(night, night), job=job))
