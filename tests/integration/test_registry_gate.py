@@ -30,6 +30,8 @@ from forecache.models.registry import alias_moves as moves
 from forecache.models.registry import model_versions as models
 from forecache.models.registry import run_gate as gate_module
 from forecache.models.registry.gate.examples import open_model, read_examples, score_features
+from forecache.models.registry.gate.gate_checks import Check
+from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.verdicts import load_gate_plots
 from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import load_evaluation, register_trained_model
@@ -466,17 +468,74 @@ def test_the_run_records_data_code_environment_and_plots(after: After) -> None:
     json.dumps(evaluation, allow_nan=False)
 
 
-def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(after: After) -> None:
-    lake = after(good)
+def with_other_features(lake: Settings, *, same_rows: float, keep_noise: bool = True) -> tuple[Pipeline, int]:
+    """Rename `noise` and change `visits` in the training set, with other users for some test rows.
+
+    Returns the pipeline with these features, and a version of its model.
+    """
     uri = lake.table_uri(returns.training_table)
-    names = ["hum" if name == "noise" else name for name in DeltaTable(uri).schema().to_arrow().names]
-    renamed = pa.table(DeltaTable(uri).to_pyarrow_table()).rename_columns(names)
-    write_deltalake(uri, renamed, mode="overwrite", schema_mode="overwrite")
+    rows = DeltaTable(uri).to_pandas().sort_values("user_id", ignore_index=True)
+    rows["hum"] = rows["noise"]
+    rows["visits"] = np.float32(4) - rows["visits"]
+    tests = rows.index[rows["split"] == "test"]
+    others = tests[round(same_rows * len(tests)) :]
+    rows.loc[others, "user_id"] = "other " + rows.loc[others, "user_id"]
+    changed = rows if keep_noise else rows.drop(columns="noise")
+    write_deltalake(uri, pa.Table.from_pandas(changed), mode="overwrite", schema_mode="overwrite")
     columns = tuple(replace(c, name="hum") if c.name == "noise" else c for c in returns.feature_columns)
     since = replace(returns, features=replace(returns.features, columns=columns))
+    weights = (*sample.GOOD[:2], -sample.GOOD[2], *sample.GOOD[3:])
+    training = sample.made_up_training(lake, since, weights, training_version=DeltaTable(uri).version())
+    return since, int(register_trained_model(lake, since, training).details["model_version"])
 
-    training = sample.made_up_training(lake, since, sample.SLIGHTLY_WORSE, training_version=DeltaTable(uri).version())
-    version = register_trained_model(lake, since, training).details["model_version"]
+
+def champion_metrics(lake: Settings, version: int, share: float) -> dict[str, float]:
+    """The metrics of the good model on the features of a version of the training set, of its first test rows."""
+    names = ["recency", "amount", "visits", "gap", "noise"]
+    rows = DeltaTable(lake.table_uri(returns.training_table), version=version).to_pandas()
+    rows = rows[rows["split"] == "test"].sort_values("user_id")
+    rows = rows.iloc[: round(share * len(rows))]
+    scores = 1 / (1 + np.exp(2 - rows[names].fillna(0.0).to_numpy(np.float64) @ np.array(sample.GOOD)))
+    return judge_of(returns).measure(rows["returned"].to_numpy(np.float64), scores, None)
+
+
+def champion_check(verdict: GateVerdict) -> Check:
+    return next(check for check in verdict.checks if check.name == "champion_features")
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_a_champion_of_other_features_is_judged_on_those_of_its_training(after: After, share: float) -> None:
+    lake = after(good)
+    since, version = with_other_features(lake, same_rows=share)
+    verdict = run_gate(lake, since, version, actor="test")
+    assert verdict.champion == pytest.approx(champion_metrics(lake, 2, share), abs=1e-6)
+    check = champion_check(verdict)
+    assert (check.result, check.value) == ("reported", share)
+    of = f"{round(1500 * share):,} of 1,500 test rows"
+    assert check.reason == f"champion 1 is judged on the features of its training, on {of}"
+    # The candidate undoes the change of `visits`, so both give the same scores of the same rows, up to a constant.
+    [gain] = [each for each in verdict.checks if each.name == "champion"]
+    assert gain.value == pytest.approx(0.0, abs=1e-6)
+    assert (verdict.state, verdict.champion_after) == ("passed", version)
+
+
+def test_a_champion_whose_training_has_few_of_the_rows_is_judged_on_the_new_features(after: After) -> None:
+    lake = after(good)
+    since, version = with_other_features(lake, same_rows=0.4)
+    verdict = run_gate(lake, since, version, actor="test")
+    uri = lake.table_uri(returns.training_table)
+    assert verdict.champion == pytest.approx(champion_metrics(lake, DeltaTable(uri).version(), 1.0), abs=1e-6)
+    check = champion_check(verdict)
+    assert check.result == "warning"
+    assert check.reason == (
+        "champion 1 is judged on the new features, which favours the candidate: its training set has 600 of 1,500 test "
+        "rows"
+    )
+
+
+def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(after: After) -> None:
+    lake = after(good)
+    since, version = with_other_features(lake, same_rows=0.0, keep_noise=False)
     verdict = run_gate(lake, since, version, actor="test")
     assert (verdict.state, verdict.champion_after) == ("awaiting_approval", 1)
     assert "champion 1 cannot be compared, so a person has to confirm the model" in verdict.line
@@ -549,6 +608,8 @@ import sys
 from pathlib import Path
 from sample_project.pipelines.visits import returns
 from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.registry.gate.gate_checks import Check
+from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.verdicts import load_gate_plots
 from forecache.models.registry import model_versions as models
 from forecache.models.registry.register import load_evaluation

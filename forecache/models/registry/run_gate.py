@@ -1,20 +1,23 @@
 """The gate: a candidate becomes the champion only if it reaches the floors, beats the baseline and is not a regression.
 
 Candidate and champion are scored on the same rows: the test split of the training table at the Delta version that
-the candidate was trained on. Of a model that was fitted again on all labelled dates, it is the one before that is
-scored, as it has not seen those rows.
+the candidate was trained on. A champion that was trained on other features gets these, as its own training table has
+them, if that has most of the rows. Of a model that was fitted again on all labelled dates, it is the one before that
+is scored, as it has not seen those rows.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from forecache.base.errors import InputError
+from forecache.base.errors import InputError, NotFoundError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.kit.lease import Lease, LeaseLostError
+from forecache.lake.kept_definitions import read_definition
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.alias_moves import (
     describe_move,
@@ -23,6 +26,7 @@ from forecache.models.registry.alias_moves import (
     finish_move,
     reconcile_aliases,
 )
+from forecache.models.registry.gate.common_rows import CommonRows, find_common_rows
 from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
 from forecache.models.registry.gate.gate_checks import (
     Check,
@@ -45,6 +49,7 @@ from forecache.models.registry.gate.verdicts import (
 )
 from forecache.models.registry.model_versions import (
     CHAMPION,
+    FEATURES_TAG,
     JUDGED_TAG,
     REJECTED,
     ROLLED_BACK,
@@ -59,6 +64,7 @@ from forecache.models.registry.promotions import OtherDecisionError, Promotion, 
 from forecache.models.tracking.client import connect_mlflow
 
 STAGE = "gate"
+_LEAST_SHARE = 0.5  # of the candidate's test rows, to compare the champion on its own features
 
 
 def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: str, run_id: str = "") -> GateVerdict:
@@ -146,10 +152,10 @@ def _judge_candidate(
         checks += check_scores(pipeline, examples, scores, metrics, baselines)
         checks.append(check_latency(pipeline.trained_gate, served, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, served.size_bytes))
-    champion_scores: Array | None = None
+    compared = _Comparison([])
     if before is not None and before.version != candidate.version and checks[0].passed:
-        found, champion_scores = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
-        checks += found
+        compared = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
+    checks += compared.checks
     failed = [check.reason for check in checks if not check.passed]
     verdict = GateVerdict(
         pipeline=pipeline.name,
@@ -159,15 +165,23 @@ def _judge_candidate(
         metrics=metrics,
         baseline=best.metrics if best else {},
         baseline_name=best.name if best else "",
-        champion={} if champion_scores is None else judge.measure(label, champion_scores, weight),
+        champion=compared.metrics,
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
     plots: dict[str, str] = {}
     for draw_verdict in find_hooks("draw_verdict"):
-        plots |= draw_verdict(pipeline, checks, scores, champion_scores)
+        plots |= draw_verdict(pipeline, checks, scores, compared.scores)
     return verdict, plots
+
+
+class _Comparison(NamedTuple):
+    """The checks against the champion, its scores of the rows that both were judged on, and its metrics of these."""
+
+    checks: list[Check]
+    scores: Array | None = None
+    metrics: Mapping[str, float] = {}
 
 
 def _compare_with_champion(
@@ -177,34 +191,81 @@ def _compare_with_champion(
     before: ModelVersion,
     examples: SplitExamples,
     scores: Array,
-) -> tuple[list[Check], Array | None]:
-    """The checks against the champion, and its scores for the candidate's rows; None if it cannot score them."""
+) -> _Comparison:
+    checks = []
+    if _has_other_features(settings, candidate, before):
+        rows, check = _find_rows_with_own_features(settings, pipeline, candidate, before)
+        if rows is not None:
+            examples = rows.after.examples
+            ours, theirs = (side.scores(examples.classes) for side in (rows.after, rows.before))
+            return _compare_scores(pipeline, before, examples, ours, theirs, [check])
+        checks.append(check)
     table, table_version = candidate.training_table
-    folder = judged_folder(settings, before)
     try:
-        model = open_model(folder, pipeline.main_output.spec)
-        features = model.input_names(before.features)
+        model = open_model(judged_folder(settings, before), pipeline.main_output.spec)
         same_rows = read_examples(
             settings,
             pipeline,
             table=table,
             version=table_version,
             split="test",
-            features=features,
+            features=model.input_names(before.features),
             encoding=model.encoding,
         )
     except InputError as error:
         # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
-        return [Check("champion", True, None, None, note, confirm=True)], None
+        return _Comparison([Check("champion", True, None, None, note, confirm=True)])
     champion_scores = score_features(model, same_rows.features, examples.classes, examples.sizes)
-    checks = [
+    return _compare_scores(pipeline, before, examples, scores, champion_scores, checks)
+
+
+def _has_other_features(settings: Settings, candidate: ModelVersion, before: ModelVersion) -> bool:
+    """Return whether the champion was trained on other features; other fingerprints can be of the same."""
+    ours, theirs = (version.tags.get(FEATURES_TAG) for version in (candidate, before))
+    if ours is None or theirs is None or ours == theirs:
+        return False
+    try:
+        return read_definition(settings, before.name, theirs, "features").same_as != ours
+    except NotFoundError:
+        return True
+
+
+def _find_rows_with_own_features(
+    settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion
+) -> tuple[CommonRows | None, Check]:
+    """The test rows of which the champion's training set has its own features, if these are most; and a check of it."""
+    try:
+        rows = find_common_rows(pipeline, (settings, before), (settings, candidate))
+    except (InputError, NotFoundError) as error:
+        why = error.message
+    else:
+        counts = f"{rows.num_rows:,} of {rows.of_rows:,} test rows"
+        if rows.num_rows >= _LEAST_SHARE * rows.of_rows:
+            note = f"champion {before.version} is judged on the features of its training, on {counts}"
+            return rows, Check("champion_features", True, rows.num_rows / rows.of_rows, None, note)
+        why = f"its training set has {counts}"
+    note = f"champion {before.version} is judged on the new features, which favours the candidate: {why}"
+    return None, Check("champion_features", True, None, None, note, warns=True)
+
+
+def _compare_scores(
+    pipeline: Trainable,
+    before: ModelVersion,
+    examples: SplitExamples,
+    scores: Array,
+    champion_scores: Array,
+    checks: Sequence[Check],
+) -> _Comparison:
+    found = [
         check_champion(pipeline, examples, scores, champion_scores, version=before.version),
+        *checks,
         *check_slices(pipeline, examples, scores, champion_scores),
     ]
     if pipeline.task != "ranking":  # whose scores have no unit
-        checks.append(check_shift(pipeline, scores, champion_scores))
-    return checks, champion_scores
+        found.append(check_shift(pipeline, scores, champion_scores))
+    metrics = judge_of(pipeline, examples.sizes).measure(examples.label, champion_scores, examples.weight)
+    return _Comparison(found, champion_scores, metrics)
 
 
 def _record_decision(

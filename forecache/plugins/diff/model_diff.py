@@ -4,17 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from forecache.base.errors import ForecacheError
-from forecache.base.ranking import sizes_of
 from forecache.base.settings import Settings
-from forecache.base.table_names import AS_OF
 from forecache.declare import Trainable
-from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
+from forecache.models.registry.gate.common_rows import find_common_rows
 from forecache.models.registry.gate.metric_judge import judge_of
-from forecache.models.registry.model_versions import ModelVersion, find_champion, judged_folder, list_models
+from forecache.models.registry.model_versions import ModelVersion, find_champion, list_models
 
 
 @dataclass(frozen=True)
@@ -84,69 +79,13 @@ def _measure_both(
     Each model gets the features of its own training table; the labels are those of the newer one. Of a real-time model
     only the requests count of which both have the same rows.
     """
-    sides = [_TestSplit.read(settings, pipeline, version) for settings, version in ((before, old), (after, new))]
-    others = [~np.isin(sides[0].keys, sides[1].keys), ~np.isin(sides[1].keys, sides[0].keys)]
-    parts = np.concatenate([side.units[rows] for side, rows in zip(sides, others, strict=True)])
-    chosen = [side.select(~np.isin(side.units, parts)) for side in sides]
-    examples = chosen[1].examples
-    if not len(examples.label):
+    chosen = find_common_rows(pipeline, (before, old), (after, new))
+    examples = chosen.after.examples
+    if not chosen.num_rows:
         return {}, 0
     judge = judge_of(pipeline, examples.sizes)
-    measured = [judge.measure(examples.label, side.scores(examples.classes), examples.weight) for side in chosen]
-    return {name: (measured[0][name], value) for name, value in measured[1].items()}, len(examples.label)
-
-
-@dataclass(frozen=True)
-class _TestSplit:
-    """The test split of a model's training table, and the model."""
-
-    keys: NDArray[Any]  # texts of key and as-of date [n]
-    units: NDArray[Any]  # texts of the request of each row [n]; without requests the keys
-    examples: SplitExamples
-    model: Any
-
-    @classmethod
-    def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "_TestSplit":
-        table, delta_version = version.training_table
-        model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
-        examples = read_examples(
-            settings, pipeline, table=table, version=delta_version, split="test",
-            features=model.input_names(version.features), encoding=model.encoding,
-        )  # fmt: skip
-        keys, units = _read_names(settings, pipeline, table, delta_version)
-        return cls(keys, units, examples, model)
-
-    def select(self, mask: NDArray[np.bool_]) -> "_TestSplit":
-        """The rows of a mask, which has all rows of a request or none, in the order of their keys."""
-        chosen, order = self.examples.select(mask), np.argsort(self.keys[mask], kind="stable")
-        keys, units = self.keys[mask][order], self.units[mask][order]
-        ordered = replace(
-            chosen,
-            features=chosen.features[order],
-            label=chosen.label[order],
-            as_of=tuple(chosen.as_of[place] for place in order),
-            weight=None if chosen.weight is None else chosen.weight[order],
-            sizes=None if chosen.sizes is None else sizes_of(units),
-        )
-        return _TestSplit(keys, units, ordered, self.model)
-
-    def scores(self, classes: tuple[str, ...]) -> Any:
-        return score_features(self.model, self.examples.features, classes, self.examples.sizes)
-
-
-def _read_names(settings: Settings, pipeline: Trainable, table: str, version: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Key and as-of date of each row of a test split as one text, and its request, in the order of `read_examples`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from forecache.kit.delta.dataset import open_dataset
-    from forecache.kit.delta.tables import open_table
-
-    columns = [*pipeline.key, AS_OF]
-    rows = open_dataset(open_table(settings, table, version=version)).to_table(
-        columns, filter=pc.field("split") == "test"
+    ours, theirs = (
+        judge.measure(examples.label, side.scores(examples.classes), examples.weight)
+        for side in (chosen.before, chosen.after)
     )
-    rows = rows.sort_by([(name, "ascending") for name in columns])
-    texts = {name: rows.column(name).cast(pa.string()) for name in columns}
-    keys: NDArray[Any] = pc.binary_join_element_wise(*texts.values(), "\x1f").to_numpy().astype(str)
-    return keys, texts[pipeline.group_column].to_numpy().astype(str) if pipeline.group_column else keys
+    return {name: (ours[name], value) for name, value in theirs.items()}, chosen.num_rows

@@ -91,15 +91,15 @@ def read_examples(
 ) -> SplitExamples:
     """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
 
-    NotFoundError without the table or the version, InputError if it lacks a feature, or the split is empty. Features
+    NotFoundError without the table or the version, InputError if it lacks a column, or the split is empty. Features
     that are not all numbers become a matrix by the model's `encoding`.
     """
     import pyarrow.compute as pc
 
     names = features or pipeline.feature_names
     encoding = encoding or MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in names))
-    delta = open_with_columns(settings, table, names, version=version)
     columns = [*pipeline.key, AS_OF, *names, *pipeline.trained_label.columns]
+    delta = open_with_columns(settings, table, columns, version=version)
     classes = training_classes(settings, pipeline, version=version, table=table)
     rows: pa.Table = open_dataset(delta).to_table(columns, filter=pc.field("split") == split)
     if not rows.num_rows:
