@@ -152,7 +152,7 @@ def _judge_candidate(
         checks += check_scores(pipeline, examples, scores, metrics, baselines)
         checks.append(check_latency(pipeline.trained_gate, served, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, served.size_bytes))
-    compared = _Comparison([])
+    compared = _ChampionComparison([])
     if before is not None and before.version != candidate.version and checks[0].passed:
         compared = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
     checks += compared.checks
@@ -176,7 +176,7 @@ def _judge_candidate(
     return verdict, plots
 
 
-class _Comparison(NamedTuple):
+class _ChampionComparison(NamedTuple):
     """The checks against the champion, its scores of the rows that both were judged on, and its metrics of these."""
 
     checks: list[Check]
@@ -191,7 +191,7 @@ def _compare_with_champion(
     before: ModelVersion,
     examples: SplitExamples,
     scores: Array,
-) -> _Comparison:
+) -> _ChampionComparison:
     checks = []
     if _has_other_features(settings, candidate, before):
         rows, check = _find_rows_with_own_features(settings, pipeline, candidate, before)
@@ -215,7 +215,7 @@ def _compare_with_champion(
     except InputError as error:
         # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
-        return _Comparison([Check("champion", True, None, None, note, confirm=True)])
+        return _ChampionComparison([Check("champion", True, None, None, note, confirm=True)])
     champion_scores = score_features(model, same_rows.features, examples.classes, examples.sizes)
     return _compare_scores(pipeline, before, examples, scores, champion_scores, checks)
 
@@ -256,7 +256,7 @@ def _compare_scores(
     scores: Array,
     champion_scores: Array,
     checks: Sequence[Check],
-) -> _Comparison:
+) -> _ChampionComparison:
     found = [
         check_champion(pipeline, examples, scores, champion_scores, version=before.version),
         *checks,
@@ -265,7 +265,7 @@ def _compare_scores(
     if pipeline.task != "ranking":  # whose scores have no unit
         found.append(check_shift(pipeline, scores, champion_scores))
     metrics = judge_of(pipeline, examples.sizes).measure(examples.label, champion_scores, examples.weight)
-    return _Comparison(found, champion_scores, metrics)
+    return _ChampionComparison(found, champion_scores, metrics)
 
 
 def _record_decision(
