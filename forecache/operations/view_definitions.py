@@ -118,8 +118,6 @@ def _define(settings: Settings, module: ModuleType, definition: KeptDefinition) 
 def _refusal(view: FeatureView) -> str:
     if view.live is not None:
         return "It is merged with a stream, which computes it by one definition only."
-    if view.publishing.backend == "redis":
-        return "It is published to Redis."
     return ""
 
 

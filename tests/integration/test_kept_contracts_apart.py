@@ -1,6 +1,8 @@
 """Kept contracts of a view: functions on frames, definitions that cannot be built, and machines with an empty disk."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 from asked_project.pipelines.payments import payments
 from contracts_asking import NEW, OLD_KEPT, asking
-from contracts_shop import CUSTOMERS, DAYS, kept, land, run_nightly, true_features, write_project
+from contracts_shop import CUSTOMERS, DAYS, environment_of, kept, land, run_nightly, true_features, write_project
+from store_services import redis_server
 
-from forecache import Lookup, Publish
+from forecache import Lookup
 from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.table_names import split_kept_name
@@ -18,6 +21,8 @@ from forecache.cli.main import main
 from forecache.lake.kept_definitions import list_contracts, read_definition
 from forecache.operations.kept_process import find_other_modules
 from forecache.operations.view_definitions import KeptTask, keep_definitions, run_definition
+from forecache.plugins.redis.client import connect
+from forecache.plugins.redis.versions import pipelines_in_redis
 from forecache.serve.store import encode_key, open_store
 
 pytestmark = pytest.mark.slow
@@ -57,14 +62,12 @@ def test_views_that_cannot_be_kept_say_why(settings: Settings) -> None:
 
     said: list[str] = []
     for changed in (
-        replace(view, publish=Publish(backend="redis")),
         replace(view, name="household_" * 5),
         replace(view, active_days=7),
     ):
         declared = replace(payments, lookups=(Lookup(changed, name="household"),))
         keep_definitions(settings, declared, progress=lambda message, share: said.append(message))
     assert [message.partition(" end with its next change: ")[2] for message in said] == [
-        "It is published to Redis.",
         "Its name has more than 45 characters.",
         "payments is not declared in a module of asked_project.pipelines.",
     ]
@@ -131,3 +134,55 @@ def test_another_machine_with_an_empty_disk_keeps_the_contract_and_a_replica_pul
         load.wait_for()
     assert [path.name for path in (tmp_path / "remote").iterdir() if split_kept_name(path.name)] == []
     assert kept(replica.model_copy(update={"lake": shared["lake"]})) == []
+
+
+def test_a_reader_without_a_store_finds_each_contract_in_redis_until_the_old_one_is_removed(
+    shop: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for definition in ("old", "new"):
+        write_project(tmp_path / definition, definition, backend="redis")
+    with redis_server(tmp_path / "redis") as port:
+        shared = {"store_remote": str(tmp_path / "remote"), "redis_url": f"redis://127.0.0.1:{port}"}
+        publisher, reader = shop.model_copy(update=shared), load_settings(home=tmp_path / "reader", **shared)
+        client = connect(publisher.redis_url)
+
+        def pull_releases() -> None:
+            with monkeypatch.context() as patched:
+                patched.setenv("FORECACHE_HOME", str(reader.home_path))
+                patched.setenv("FORECACHE_STORE_REMOTE", reader.store_remote)
+                assert main(["store", "pull", "first", "second"]) == 0
+
+        def count_entries(name: str) -> int:
+            return sum(1 for _ in client.scan_iter(f"{name}:*"))
+
+        run_nightly(publisher, tmp_path / "old", DAYS[5], "first", "second")
+        pull_releases()
+        with asking(reader) as load:
+            load.wait_for()
+            assert run_nightly(publisher, tmp_path / "new", DAYS[6], "second")["objections"] == []
+            pull_releases()
+            load.settle(OLD_KEPT, NEW)
+            names = kept(publisher)
+            assert len(names) == 2
+            counts = [count_entries(name) for name in names]
+            assert all(counts)
+            client.flushall()
+            environment = {**environment_of(publisher, tmp_path / "new"), "FORECACHE_HOME": str(publisher.home_path)}
+            command = [sys.executable, "-m", "forecache.cli.main", "store", "push"]
+            subprocess.run(command, env={**environment, "FORECACHE_PROJECT": "shop"}, cwd=tmp_path, check=True)
+            assert [count_entries(name) for name in names] == counts
+            load.settle(OLD_KEPT, NEW)
+            assert run_nightly(publisher, tmp_path / "new", DAYS[7], "first")["objections"] == []
+            pull_releases()
+            load.settle(("first", "new", "own", "own"), NEW)
+            assert run_nightly(publisher, tmp_path / "new", DAYS[8], "second")["objections"] == []
+            pull_releases()
+            load.settle(("first", "new", "own", "own"), NEW)
+            assert kept(publisher) == []
+            assert pipelines_in_redis(client) == {"habits", "recent"}
+            left = {key.decode() for key in client.scan_iter("*__*")}
+            assert left == set()
+        client.close()
+    assert not reader.store_path.exists() or not any(
+        (reader.store_path / name).exists() for name in ("habits", "recent", *names)
+    )

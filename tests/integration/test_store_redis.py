@@ -86,6 +86,24 @@ def test_segments_that_no_version_needs_are_unlinked(redis_settings: Settings) -
     assert len(entry_keys(store.client)) == 2400, "the served version and the one before it"
 
 
+def test_a_removal_that_died_is_taken_up_and_leaves_nothing(
+    redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_night(redis_settings, predictions(scores(1200)))
+    publish(redis_settings, IN_REDIS)
+    store = open_redis_store(redis_settings, "churn")
+    others = set(store.client.scan_iter()) - {*entry_keys(store.client), *store.client.scan_iter("forecache:*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, "_unlink", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.remove()
+    assert "churn" not in RedisSource(redis_settings.redis_url).current()
+    assert entry_keys(store.client)
+    for _ in range(2):  # also of what is gone
+        store.remove()
+        assert set(store.client.scan_iter()) == others
+
+
 def test_a_load_that_died_is_taken_up_and_what_it_left_is_unlinked(
     redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ SALES = Source(
     start=date(2026, 1, 1),
     end=date(2026, 1, 12),
 )
-RULES = Publish(max_age_h=10_000_000, max_psi=None, max_row_change=None)
+RULES = Publish(max_age_h=10_000_000, max_psi=None, max_row_change=None, backend="{backend}")
 habits = FeatureView(
     "habits",
     key=("customer",),
@@ -117,7 +117,7 @@ habits = FeatureView(
 """
 
 
-def write_project(folder: Path, definition: str, *, on_spark: bool = False) -> None:
+def write_project(folder: Path, definition: str, *, on_spark: bool = False, backend: str = "lmdb") -> None:
     """Write the project with the view's old or new definition: another rate, a new column, a longer window."""
     is_new = definition == "new"
     columns = 'Feature("spent"), Feature("visits", type="integer"),' + (' Feature("most"),' if is_new else "")
@@ -126,7 +126,7 @@ def write_project(folder: Path, definition: str, *, on_spark: bool = False) -> N
         "shop/pipelines/__init__.py": "",
         "shop/rates.py": _RATES.format(factor=FACTORS[definition]),
         "shop/views.py": _VIEWS.format(
-            columns=columns, more=", max(amount) AS most" if is_new else "", days=_DAYS[definition]
+            columns=columns, more=", max(amount) AS most" if is_new else "", days=_DAYS[definition], backend=backend
         ),
         "shop/pipelines/models.py": _MODELS,
     }
@@ -191,6 +191,7 @@ def environment_of(settings: Settings, folder: Path) -> dict[str, str]:
         "FORECACHE_LAKE": settings.lake_uri,
         "FORECACHE_LANDING": settings.landing_uri,
         "FORECACHE_STORE_REMOTE": settings.store_remote,
+        "FORECACHE_REDIS_URL": settings.redis_url,
         "FORECACHE_KEPT_CONTRACT_DAYS": str(settings.kept_contract_days),
     }
 

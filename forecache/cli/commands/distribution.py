@@ -11,7 +11,7 @@ import click
 from forecache.base.errors import ForecacheError, NotEverywhereError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
-from forecache.base.table_names import check_name, known_names_remedy
+from forecache.base.table_names import check_name, known_names_remedy, split_kept_name
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
@@ -148,7 +148,7 @@ def _is_unpublished(current: Settings, name: str) -> bool:
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
-    from forecache.serve.store.remote_store import RemoteStore, open_store
+    from forecache.serve.store.remote_store import RemoteStore, list_local_stores, open_store
 
     current = settings()
     stores = resolve_served_names(current, ()) if not names else _select_stores(current, names)
@@ -165,6 +165,9 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
         published = [pipeline for pipeline in chosen if names or pipeline.publish is not None]
         in_redis = [pipeline.name for pipeline in published if pipeline.publishing.backend == "redis"]
+        kept = {store.pipeline: split_kept_name(store.pipeline) for store in list_local_stores(current)}
+        # First, as a reader ends a kept contract that is not where its view is.
+        in_redis = [name for name, of in kept.items() if of is not None and of[0] in in_redis] + in_redis
         return _run_for_each(in_redis, load, nothing_there=lambda name: not names and _is_unpublished(current, name))
 
 

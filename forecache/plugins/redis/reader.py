@@ -7,9 +7,11 @@ failure Redis is not asked again for a moment.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from forecache.base.errors import UnavailableError
+from forecache.base.table_names import split_kept_name
 from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
 from forecache.plugins.redis.versions import RedisSnapshot, RedisStore, pipelines_in_redis
 from forecache.serve.store import Manifest
@@ -69,9 +71,11 @@ class RedisSource:
             self._client = connect(self.url, timeout_s=TIMEOUT_S)
         client = self._client
         policy = self.call(lambda: evicting_policy(client))
-        loaded = self.call(
-            lambda: {name: RedisStore(client, name).current_load() for name in pipelines_in_redis(client)}
-        )
+        loaded = dict[str, tuple[Manifest | None, int]]()
+        # A view that changes hands its contract over before it loads the next one: the kept one is read after the view.
+        while names := self.call(partial(pipelines_in_redis, client)) - loaded.keys():
+            for name in sorted(names, key=lambda name: split_kept_name(name) is not None):
+                loaded[name] = self.call(RedisStore(client, name).current_load)
         self._loads = {name: load for name, (_, load) in loaded.items()}
         found = {name: manifest for name, (manifest, _) in loaded.items()}
         for name in found if policy else list(self._unsure):

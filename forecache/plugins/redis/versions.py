@@ -279,6 +279,15 @@ class RedisStore:
         store.confirm()  # another one may be loading segments that nothing names yet
         return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
 
+    def remove(self) -> None:
+        """Remove the store from Redis, so that readers serve it no more; killed anywhere, the next call goes on."""
+        with raise_unavailable("Redis", "Start it, then run again."):
+            self.client.srem(_PIPELINES, self.pipeline)
+            self.client.delete(f"forecache:{self.pipeline}:current")
+            self._unlink({})
+            if is_cluster(self.client):
+                run_pipelined(self.client, "unlink", [(name,) for name in mark_names(self.pipeline)])
+
     def _has_lost_entries(self, state: dict[str, Any]) -> bool:
         """Return whether a node of a cluster lacks what the last load wrote."""
         if not state or not is_cluster(self.client):
@@ -349,7 +358,7 @@ class RedisStore:
 
     def _unlink(self, state: dict[str, Any]) -> int:
         """Remove segments that neither the served version nor the one before it uses; returns the number of keys."""
-        keep = {*_segment_ids(state), *state["previous"]}
+        keep = {*_segment_ids(state), *state.get("previous", ())}
         known = {name.decode() for name in self.client.smembers(f"forecache:{self.pipeline}:segments")}
         unlinked = 0
         for segment_id in sorted(known - keep):

@@ -211,11 +211,13 @@ def has_store(settings: Settings, name: str) -> bool:
 
 
 def remove_store(settings: Settings, name: str) -> None:
-    """Remove a store from the remote, if one is set, and from this machine.
+    """Remove a store from Redis and the remote, if they are set, and from this machine.
 
-    The remote's pointer goes first: no replica pulls a part of it. Raises `UnreachableError` if the remote does not
-    answer.
+    The remote's pointer goes before its files: no replica pulls a part of it. Raises `UnreachableError` if the remote
+    does not answer, `UnavailableError` if Redis does not.
     """
+    if settings.redis_url and settings.base is None:
+        load_hook("redis", "open_store")(settings, name).remove()
     if settings.store_remote:
         remote = open_remote(settings.store_remote, settings.storage_options)
         remote.delete([f"{name}/CURRENT"])

@@ -148,7 +148,7 @@ class Catalog:
             waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
         self._serve_partial((found - waiting) | self._in_redis, run_on_loop)
         for name in self.answers.keys() - found - self._in_redis - self.partial.opened.keys():
-            if (kept := split_kept_name(name)) is not None and kept[0] in found:
+            if (kept := split_kept_name(name)) is not None and kept[0] in found | self._in_redis:
                 self._retire(name, run_on_loop)
                 continue
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
@@ -161,7 +161,8 @@ class Catalog:
         """Serve from Redis the pipelines without a local store; returns those that wait for their first version."""
         waiting: set[str] = set()
         self._in_redis = current.keys() - here
-        for name in sorted(self._in_redis):
+        # Kept contracts first: look-ups lack none of them at the moment at which their view leaves it.
+        for name in sorted(self._in_redis, key=lambda name: split_kept_name(name) is None):
             manifest, served = current[name], self.answers.get(name)
             if manifest is None:
                 waiting.add(name)
