@@ -186,6 +186,7 @@ def _hand_over(settings: Settings, view: FeatureView, manifest: Manifest, progre
     with kept.hold("publish", needs_remote=True, progress=progress):
         before, pointer = kept.current(), kept.pointer()
         if before is not None and before.as_of >= manifest.as_of:
+            sync_targets(settings, replace(view, name=name), kept, progress)  # which a killed call has not
             return
         source = open_fetched_store(settings, view.name, manifest.version, progress=progress)
         with source.snapshot(manifest.version):  # which keeps its files

@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from contracts_shop import CUSTOMERS, DAYS, kept, land, run_nightly, true_features, write_project
+from store_services import redis_server
 
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.kept_definitions import list_contracts, read_definition
 from forecache.plugins.maintenance.lake import maintain_lake
+from forecache.plugins.redis.reader import RedisSource
+from forecache.plugins.redis.versions import open_redis_store
 from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.store import encode_key
+from forecache.serve.store import encode_key, open_store
 from forecache.serve.store.remote_store import list_local_stores
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -101,17 +104,21 @@ def check_lookups(settings: Settings) -> set[str]:
     return names
 
 
+def break_definitions(shop: Settings) -> None:
+    """Let the process that builds the old definition be killed, so that only the last version can be handed over."""
+    for view, contract in list_contracts(shop):
+        files = {**read_definition(shop, view, contract).files, "shop/rates.py": DIES}
+        file = Path(shop.lake_uri) / f".state/views/{view}/{contract}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "files": files}))
+
+
 @pytest.mark.parametrize(
     "step", ["contract:linked", "contract:handed over", "publish:segments moved", "publish:retired"]
 )
 def test_a_night_killed_while_a_contract_is_handed_over_leaves_each_release_its_features(
     shop: Settings, projects: Path, step: str
 ) -> None:
-    """The process that builds the old definition is killed too, so that only the last version can be handed over."""
-    for view, contract in list_contracts(shop):
-        files = {**read_definition(shop, view, contract).files, "shop/rates.py": DIES}
-        file = Path(shop.lake_uri) / f".state/views/{view}/{contract}.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "files": files}))
+    break_definitions(shop)
     assert check_lookups(shop) == {"habits", "recent"}
     run_nightly(shop, projects / "new", DAYS[6], "second", kill=step)
     check_lookups(shop)
@@ -121,6 +128,28 @@ def test_a_night_killed_while_a_contract_is_handed_over_leaves_each_release_its_
     assert check_lookups(shop) == {"habits", "recent", *kept(shop)}
     assert len(kept(shop)) == 2
     assert list(shop.store_path.rglob("*.linked")) == []
+
+
+def test_a_contract_that_a_killed_night_has_handed_over_here_alone_is_in_redis_once_its_view_has_left_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    land(settings.home_path, DAYS)
+    for definition in ("old", "new"):
+        write_project(tmp_path / definition, definition, backend="redis")
+    with redis_server(tmp_path / "redis") as port:
+        shop = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{port}"})
+        run_nightly(shop, tmp_path / "old", DAYS[5], "first", "second")
+        break_definitions(shop)
+        run_nightly(shop, tmp_path / "new", DAYS[6], "second", kill="publish:pointer moved")
+        assert len(kept(shop)) == 1
+        assert set(RedisSource(shop.redis_url).current()) == {"habits", "recent"}
+        run_nightly(shop, tmp_path / "new", DAYS[6], "second")
+        assert len(kept(shop)) == 2
+        for name in (*kept(shop), "habits", "recent"):
+            with open_redis_store(shop, name).snapshot() as there, open_store(shop, name).snapshot() as here:
+                assert there.manifest == here.manifest
+                keys = [key for key, _ in here.items()]
+                assert there.get_entries(keys) == here.get_entries(keys)
 
 
 @pytest.mark.parametrize("step", ["store hidden", "store removed", "tables removed"])
