@@ -155,7 +155,7 @@ def find_stale_features(
 def retire_features(
     settings: Settings, pipeline: Pipeline, *, run_id: str = "", progress: Progress = no_progress
 ) -> None:
-    """Remove definitions and tables of earlier features of a pipeline that no model needs, and tables of the present.
+    """Remove tables of earlier features that no model needs, and definitions that no version was trained on.
 
     Killed anywhere, the next call goes on.
     """
@@ -167,10 +167,13 @@ def retire_features(
     if pipeline.is_trained and not versions:
         return  # each definition has a model: a registry without any is not the one that says what is needed
     needed = _find_needed_contracts(settings, pipeline, versions)
+    folders = open_lake(settings).folders()
+    trained = {each.tags.get(FEATURES_TAG) for each in versions}
     for contract in contracts:
-        if contract == present or contract not in needed:
+        has_tables = any(folder.rstrip("/").endswith(f"__{contract}") for folder in folders)
+        if has_tables and (contract == present or contract not in needed):
             _remove_tables(settings, pipeline.name, contract, run_id, progress)
-        if contract not in (present, *needed):
+        if contract != present and contract not in trained:
             remove_definition(settings, pipeline.name, contract, "features")
             contract_step("definition removed")
 

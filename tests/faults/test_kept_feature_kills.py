@@ -72,6 +72,6 @@ def test_nights_killed_once_earlier_features_are_built_and_while_they_end_are_fi
     run_nightly(shop, projects / "new", DAYS[13], "both", kill="contract:tables removed", trains="first")
     assert list_kept(shop) == {"both": 2}
     call(shop, projects / "new", "maintain")
-    assert list_kept(shop) == {"both": 1}
+    assert list_kept(shop) == {"both": 2}
     run_nightly(shop, projects / "new", DAYS[13], "both")
     check_predictions(shop, "new", 2, DAYS[13], names=("both",))

@@ -121,7 +121,13 @@ def test_earlier_features_return_by_a_rollback_are_those_of_a_challenger_and_end
     call(settings, projects / "new", "challenge", "both", "--stop")
     run("new", DAYS[14], kept_days=0.0)
     check_predictions(settings, "new", 2, DAYS[14], names=("both",))
-    assert list_kept(settings) == {"both": 1}
+    assert list_kept(settings) == {"both": 2}
+
+    # A version that comes back later finds the definition of its features.
+    call(settings, projects / "new", "promote", "both", "1")
+    run("new", DAYS[15], kept_days=0.0)
+    check_predictions(settings, "old", 1, DAYS[15], names=("both",))
+    assert list_kept(settings) == {**TABLES, "both": 2}
 
 
 def explain(shop: Settings, project: Path, night: date) -> None:
