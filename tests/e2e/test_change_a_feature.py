@@ -66,7 +66,7 @@ def test_the_tutorial_runs_as_written_and_merging_computes_nothing(shop: Shell) 
     assert "orders_14d" in explained
 
 
-def test_the_recipe_of_a_pull_request_passes_and_fails_by_its_limit(shop: Shell) -> None:
+def test_the_recipe_of_a_pull_request_passes_and_fails_by_the_gate_and_by_its_limit(shop: Shell) -> None:
     [text] = blocks_of("how-to/pull-requests.md", "yaml")
     [step] = [step for step in yaml.safe_load(text)["jobs"]["changes"]["steps"] if "env" in step]
     environments = shop.folder / "environments.toml"
@@ -85,7 +85,12 @@ def test_the_recipe_of_a_pull_request_passes_and_fails_by_its_limit(shop: Shell)
     shop.run("git commit --quiet -am words; git switch --quiet main; git switch --quiet --create a-feature")
     pipeline = shop.folder / "shop" / "pipelines" / "returns.py"
     pipeline.write_text(pipeline.read_text().replace('"distinct", 28, "item"', '"distinct", 7, "item"'))
-    told = check("pull-2", most="0.0", fails=True)
+    told = check("pull-2", most="1.0", fails=True)
     assert "items_28d" in told
-    assert "return_probability" in told
-    assert "return_probability" in check("pull-2", most="1.0")
+    assert re.search(r"Model returns \d+ failed the gate: roc_auc \S+ worse than champion", told), told
+    assert "return_probability" not in told
+    pipeline.write_text(pipeline.read_text().replace("gate=Gate(", "gate=Gate(max_regression=0.1,"))
+    told = check("pull-3", most="0.0", fails=True)
+    assert "return_probability" in told, told
+    assert "failed the gate" not in told
+    assert "return_probability" in check("pull-3", most="1.0")
