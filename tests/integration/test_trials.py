@@ -4,9 +4,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from letters import accepted, smtp_server
 from store_services import minio_server
 from tried_base import objects
-from try_job import answers, contents, copy_project, land_sales, record_often, run_from_nothing, try_full
+from try_job import answers, contents, copy_project, land_sales, record_until, run_from_nothing, try_full
 from warm import start
 
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError, SettingsError, UnreachableError
@@ -31,7 +32,16 @@ from forecache.kit.smtp import Relay
 from forecache.lake.ledger import StageRecord, append_records, ledger_records
 from forecache.models.tracking.records import find_version, find_versions
 from forecache.plugins.redis.versions import open_redis_store
-from forecache.plugins.trials.trial import changed_tables, fork, hold_trial, list_trials, own_bytes, read_trial, remove
+from forecache.plugins.trials.trial import (
+    Trial,
+    changed_tables,
+    fork,
+    hold_trial,
+    list_trials,
+    own_bytes,
+    read_trial,
+    remove,
+)
 from forecache.stream.kafka.client import client_options
 
 DAY = date(2026, 1, 1)
@@ -202,13 +212,7 @@ def test_a_trial_that_names_the_lake_of_its_base_removes_nothing_there(remote: S
 def test_forks_of_a_bucket_beside_a_writer_name_no_version_that_they_lack(remote: Settings) -> None:
     add_remote(remote, "numbers", [0])
     record(remote, "numbers", 0)
-    places = {"lake": remote.lake, "storage_options": remote.storage_options}
-    writer = start(record_often, remote.home_path, 12, places)
-    made = []
-    while writer.is_alive():
-        made.append(fork(remote, f"n{len(made)}"))
-    assert writer.exitcode == 0
-    assert len({each.tables["numbers"] for each in made}) > 2
+    made = fork_beside_a_writer(remote, {"lake": remote.lake, "storage_options": remote.storage_options}, 4)
     for each in made:
         trial, version = trial_settings(remote, each.name), each.tables["numbers"]
         assert sorted(row["number"] for row in open_table(trial, "numbers").to_pyarrow_table().to_pylist()) == list(
@@ -221,18 +225,26 @@ def test_forks_of_a_bucket_beside_a_writer_name_no_version_that_they_lack(remote
 def test_forks_beside_a_writer_name_no_version_that_they_lack(settings: Settings) -> None:
     add(settings, "numbers", 0)
     record(settings, "numbers", 0)
-    writer = start(record_often, settings.home_path, 60, {})
-    made = []
-    while writer.is_alive():
-        made.append(fork(settings, f"n{len(made)}"))
-    assert writer.exitcode == 0
-    assert len(made) > 5
-    assert len({each.tables["numbers"] for each in made}) > 3
+    made = fork_beside_a_writer(settings, {}, 10)
     for each in made:
         trial = trial_settings(settings, each.name)
         version = each.tables["numbers"]
         assert numbers(trial, "numbers") == list(range(version + 1))
         assert max(row.delta_version for row in ledger_records(trial)) <= version
+
+
+def fork_beside_a_writer(settings: Settings, places: Mapping[str, Any], most: int) -> list[Trial]:
+    """Fork again and again while another process commits and records, until so many versions have been forked."""
+    ended = settings.home_path.with_name("ended")
+    writer, made = start(record_until, ended, settings.home_path, places), list[Trial]()
+    try:
+        while len({each.tables["numbers"] for each in made}) < most:
+            assert writer.is_alive()
+            made.append(fork(settings, f"n{len(made)}"))
+    finally:
+        ended.touch()
+    finish(writer)
+    return made
 
 
 def test_a_trial_is_held_by_one_process_and_removed_only_if_nobody_has_it(settings: Settings) -> None:

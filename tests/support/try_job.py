@@ -96,15 +96,19 @@ def try_full(project: Path, home: Path, name: str, more: Mapping[str, Any]) -> N
         run_trial(run, choose(run, (), None, "full"), "full")
 
 
-def record_often(home: Path, times: int, places: Mapping[str, Any]) -> None:
-    """Commit a row to a table, and then record its version in the ledger, again and again."""
+def record_until(ended: Path, home: Path, places: Mapping[str, Any]) -> None:
+    """Commit a row to a table, and then record its version in the ledger, until a file is there."""
+    from itertools import count
+
     import pyarrow as pa
     from deltalake import write_deltalake
 
     from forecache.lake.ledger import StageRecord, append_records
 
     settings = load_settings("", home=home, **places)
-    for number in range(1, times + 1):
+    for number in count(1):
+        if ended.exists():
+            return
         rows = pa.table({"number": pa.array([number], pa.int64())})
         options = settings.storage_options
         write_deltalake(
