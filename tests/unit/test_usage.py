@@ -1,13 +1,25 @@
 """CPU time is given out once, also if stages are nested, and that of child processes counts."""
 
+import functools
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from forecache.kit.process.usage import CpuMeter, note_remote_work, own_cpu_s, peak_memory_bytes, tree_cpu_s
 
 _BUSY = "import time\nwhile time.process_time() < {}: pass"
+
+
+def alone(test: Callable[[], None]) -> Callable[[], None]:
+    """Run a test in a process of its own: that of the others has a JVM and more as children, whose time counts."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        subprocess.run([sys.executable, __file__, test.__name__], check=True)
+
+    return run
 
 
 def use(seconds: float) -> None:
@@ -16,6 +28,7 @@ def use(seconds: float) -> None:
         pass
 
 
+@alone
 def test_the_time_of_an_inner_stage_is_not_in_that_of_the_outer_one() -> None:
     outer = CpuMeter()
     use(0.05)
@@ -30,6 +43,7 @@ def test_the_time_of_an_inner_stage_is_not_in_that_of_the_outer_one() -> None:
     assert (inner.take_s() or 0.0) < 0.02
 
 
+@alone
 def test_the_time_is_not_known_if_work_went_to_processes_that_are_not_seen() -> None:
     before = CpuMeter()
     note_remote_work()
@@ -40,6 +54,7 @@ def test_the_time_is_not_known_if_work_went_to_processes_that_are_not_seen() -> 
     assert before.take_s() is not None
 
 
+@alone
 def test_the_time_of_children_counts_while_they_run_and_after_they_have_ended() -> None:
     before, peak = own_cpu_s(), peak_memory_bytes()
     with subprocess.Popen([sys.executable, "-c", _BUSY.format(0.4) + "\ninput()"], stdin=subprocess.PIPE) as child:
@@ -51,3 +66,7 @@ def test_the_time_of_children_counts_while_they_run_and_after_they_have_ended() 
         child.communicate(b"\n")
     assert own_cpu_s() - before >= 0.25
     assert abs(own_cpu_s() - tree_cpu_s(os.getpid())) < 0.1
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]].__wrapped__()
