@@ -63,7 +63,7 @@ def test_models_of_two_contracts_answer_side_by_side_until_the_old_one_is_retire
         # A release that is kept can be current again: its contracts are built again, whatever the ledger knew of them.
         roll_back_release(shop, "first", 1)
         assert run_nightly(shop, tmp_path / "new", DAYS[9], "second")["objections"] == []
-        load.wrong.clear()  # until the features were built again, the fallback answered
+        load.wait_until_right()  # until the features were built again, the fallback answered
         load.settle(OLD_KEPT, NEW)
 
 

@@ -85,6 +85,17 @@ class Asking:
         self._hurry.clear()
         assert not self.wrong, (len(self.wrong), self.wrong[0])
 
+    def wait_until_right(self) -> None:
+        """Wait until no answer is wrong any more, as a reader finds features some time after they are built."""
+
+        def is_right() -> bool:
+            self.wrong.clear()
+            seen = self.total
+            wait_for(lambda: self.total >= seen + 50 or self.wrong)
+            return not self.wrong
+
+        wait_for(is_right)
+
     def settle(self, *expected: tuple[str, ...]) -> None:
         """Wait until all answers are of these kinds, as a reader loads a release some time after it is made."""
 

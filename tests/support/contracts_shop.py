@@ -84,7 +84,7 @@ def model(name: str) -> Realtime:
         features=(Feature("spent"), Feature("visits"), Feature("lately"), Feature("factor")),
         model=FunctionModel(score),
         output="score",
-        deadline_ms=5000.0,
+        deadline_ms=60_000.0,
         fallbacks=(Default(-1.0),),
     )
 
