@@ -28,10 +28,12 @@ def test_logged_answers_are_counted_and_equal_when_they_are_computed_again(tmp_p
     assert parity["by_model"] == 3_000 - 2 * 30  # one of 50 had no time for the model
     assert parity["values"] == parity["by_model"] * 50 * 32
     assert parity["stores"] == ["equal", "equal"]
-    assert keeping["rows"] == keeping["distinct"] == keeping["answered"] > 300
+    statuses = keeping["load"]["statuses"]
+    assert keeping["rows"] == keeping["distinct"] == keeping["answered"] > statuses["200"] > 0
     assert keeping["lost"] == 0
-    # A reader that stood still refuses what waited for too long; nothing else may fail.
-    assert set(keeping["load"]["statuses"]) <= {"200", "429"}
+    # After it stood still, a reader refuses what has come meanwhile and is too much; nothing else may fail.
+    assert keeping["load"]["failed"] == statuses.get("429", 0)
+    assert keeping["load"]["failed"] == 0 or keeping["load"]["max_ms"] > 50
     keeping["load"]["failed"] = 0
     rows = [row for name, section in sections.items() for row in report.rows_of(name, section)]
     assert not [row.what for row in rows if row.met is False and row.unit == ""]
