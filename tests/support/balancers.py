@@ -59,10 +59,10 @@ def _listens(port: int) -> bool:
 
 @contextmanager
 def nginx(folder: Path, readers: Sequence[int]) -> Iterator[int]:
-    """nginx with deploy/nginx.conf; yields its port."""
+    """nginx with deploy/nginx.conf, and one worker, so that a test can see when it stands still; yields its port."""
     folder.mkdir()
     port = free_port()
-    text = _with_ports("nginx.conf", port, readers)
+    text = _with_ports("nginx.conf", port, readers).replace("worker_processes auto;", "worker_processes 1;", 1)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     own = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     (folder / "nginx.conf").write_text(text.replace("http {\n", f"http {{\n{own}", 1))
