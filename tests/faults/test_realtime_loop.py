@@ -18,13 +18,19 @@ from waiting import eventually
 from forecache.base.settings import Settings, load_settings
 
 DEADLINE_MS = 1000.0
+"""For what never ends; what does has a deadline that a reader meets though it stands still for a while."""
 
 
 @pytest.fixture
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def deadline_ms() -> float:
+    return DEADLINE_MS
+
+
+@pytest.fixture
+def settings(tmp_path_factory: pytest.TempPathFactory, deadline_ms: float) -> Settings:
     settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
     write_views(settings)
-    make_release(settings, transform=faults.misbehave, deadline_ms=DEADLINE_MS, runs="loop")
+    make_release(settings, transform=faults.misbehave, deadline_ms=deadline_ms, runs="loop")
     return settings
 
 
@@ -46,6 +52,7 @@ def runs(reader: RunningReader) -> str:
     return str(httpx.get(f"{reader.url}/v1/ranking").json()["runs"])
 
 
+@pytest.mark.parametrize("deadline_ms", [60_000.0])
 @pytest.mark.parametrize(("fault", "why"), [(faults.FAIL, "failed"), (faults.SHAPE, "failed"), (faults.EXIT, "failed")])
 def test_an_error_of_the_transform_leads_down_the_fallbacks_and_stays_in_the_loop(
     reader: RunningReader, fault: int, why: str
@@ -56,6 +63,7 @@ def test_an_error_of_the_transform_leads_down_the_fallbacks_and_stays_in_the_loo
     assert runs(reader) == "loop"
 
 
+@pytest.mark.parametrize("deadline_ms", [60_000.0])
 def test_a_model_that_was_slow_is_asked_again_soon_by_those_with_less_time(reader: RunningReader) -> None:
     def asked_with_less_time() -> tuple[str, str | None]:
         headers = {"x-deadline-ms": "40"}

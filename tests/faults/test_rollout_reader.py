@@ -198,7 +198,8 @@ def test_a_candidate_that_replicas_cannot_load_is_returned(settings: Settings, r
     by_model = [each["answered_by"] == "model" for each in asking.of("canary")]
     assert by_model.count(True) >= 0.9 * len(by_model) > 0
     # A busy machine may be late: nothing else keeps one from the model.
-    assert all(each["answered_by"] == "model" or each["fallback_reason"] == "deadline" for each in asking.of("canary"))
+    reasons = {each.get("fallback_reason") for each in asking.of("canary") if each["answered_by"] != "model"}
+    assert reasons <= {"deadline", "overload"}
 
 
 def test_clients_that_know_nothing_of_what_a_candidate_needs_get_their_answers_and_it_is_returned(
