@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -93,10 +94,12 @@ def program() -> Path:
     newest = max(path.stat().st_mtime for path in _SOURCE.iterdir())
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
         PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-        build = ["go", "build", "-o", str(PROGRAM), "."]
+        own = PROGRAM.with_name(f"{PROGRAM.name}.{os.getpid()}")  # another process may build it, or run it, meanwhile
+        build = ["go", "build", "-o", str(own), "."]
         done = subprocess.run(build, cwd=_SOURCE, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchmarkError(f"The load generator was not built: {done.stderr}")
+        own.replace(PROGRAM)
     return PROGRAM
 
 
