@@ -37,6 +37,7 @@ class Ran:
 def run_and_tell(start: Any, project: Path, home: Path, job: Job, more: Mapping[str, Any]) -> Ran:
     ours, theirs = get_context("fork").Pipe()
     process = start(_run, project, home, job, more, theirs)
+    theirs.close()  # so that one that fails ends the wait
     found: Ran = ours.recv()
     process.join(300)
     assert process.exitcode == 0
