@@ -54,7 +54,7 @@ def test_a_killed_machine_takes_all_its_processes_along_and_is_replaced_by_an_em
     machines.environment["CHILD"] = child
     machine = machines.start("reader", command, is_replaced=True)
     began = tmp_path / "began"
-    wait_for(began.exists)
+    wait_for(lambda: began.exists() and began.read_text() == "x")
     assert machines.kill("reader")
     assert machine.exit_code == -9
     wait_for(lambda: mark not in subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True))
