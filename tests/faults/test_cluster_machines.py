@@ -142,7 +142,7 @@ def test_a_machine_that_does_nothing_is_found_unless_a_living_one_works_for_it(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("_cluster.waits._WINDOW_S", 1.0)
-    monkeypatch.setattr("_cluster.waits.LIMIT_S", 2.0)
+    monkeypatch.setattr("_cluster.waits.LIMIT_S", 6.0)  # longer than one that works may be kept from it
     waiting = "echo 'waiting for process 7 on {} (publish)'; sleep 600"
     commands = {
         "night-a": waiting.format("killed-0"),
@@ -161,4 +161,4 @@ def test_a_machine_that_does_nothing_is_found_unless_a_living_one_works_for_it(
     wait_for(is_stuck)
     assert sorted(each.partition(":")[0] for each in waits.stuck) == ["night-a-0", "night-c-0"]
     assert waits.longest_s.keys() == {"night-a"}
-    assert waits.longest_s["night-a"] >= 2.0
+    assert waits.longest_s["night-a"] >= 6.0
