@@ -222,9 +222,12 @@ def test_a_killed_run_is_closed_by_the_next_and_an_interrupt_ends_with_a_failed_
     new_shop: Settings, new_instance: dg.DagsterInstance
 ) -> None:
     code = (
-        "from forecache.base.settings import load_settings; from jobs.runner import run;"
+        "import time; from forecache.base.settings import load_settings; from jobs.runner import run\n"
+        "def stay(message, share=None):\n"
+        "    print(message, flush=True)\n"
+        "    'reading' in message and time.sleep(600)\n"
         "run(load_settings(spark_master='local[1]', spark_driver_memory='1g'), pipelines=['orders'], job='ingest',"
-        "    progress=lambda m, s=None: print(m, flush=True))"
+        "    progress=stay)"
     )
     environment = {
         **os.environ,
