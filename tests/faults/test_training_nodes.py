@@ -19,6 +19,7 @@ from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 from warm_agents import WarmAgent, warm_agents
 
+from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training
 from forecache.models.training import launch
@@ -55,49 +56,60 @@ def lose(node: WarmAgent) -> None:
 def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_sees_the_same_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    one = load_settings(home=tmp_path / "home", project="sample_project", training_workers=1)
-    write_training_set(one, returns, rows_per_date=2_000)
-    rendezvous = f"127.0.0.1:{free_port()}"
-    # One that is replaced is waited for, however long this machine takes to start the other.
-    number = "2" if replaced else "1:2"
-    several = one.model_copy(update={"training_nodes": number, "training_rendezvous": rendezvous})
-    nodes = [lend(several)]
+    monkeypatch.setattr(launch, "TrainingSpec", partial(TrainingSpec, export=False))
+    if not replaced:  # nobody comes, for whom torchrun would wait half a minute
+        monkeypatch.setattr(
+            "forecache.plugins.torch.launch.command", lambda *given: _waiting_for_nobody(command(*given))
+        )
+    for number in range(5):
+        one = load_settings(home=tmp_path / f"home-{number}", project="sample_project", training_workers=1)
+        write_training_set(one, returns, rows_per_date=2_000)
+        # One that is replaced is waited for, however long this machine takes to start the other.
+        nodes = {"training_nodes": "2" if replaced else "1:2", "training_rendezvous": f"127.0.0.1:{free_port()}"}
+        several = one.model_copy(update=nodes)
+        result, lost_at = train_and_lose_a_node(several, replaced=replaced)
+        *_, began, went_on = [{"workers": 0}, *events_of(several.training_path, "start")]
+        if went_on["time"] > lost_at:
+            break  # else this process had to wait for longer than the training took
+    workers = 2 if replaced else 1
+    assert (began["workers"], went_on["workers"], result.details["workers"]) == (2, workers, workers)
+    assert 0 < went_on["step"] <= went_on["reached_step"]
+
+    assert samples_of(several.training_path) == all_samples(one)
+
+
+def train_and_lose_a_node(several: Settings, *, replaced: bool) -> tuple[StageResult, float]:
+    """Train with a second node that is lost once both are under way; the result, and when it was lost."""
+    nodes, lost_at = [lend(several)], list[float]()
 
     def lose_it() -> None:
         while not is_under_way():
             time.sleep(0.02)
-        lose(nodes[0])
-        if replaced:
-            nodes.append(lend(several))
+        lost_at.append(time.time())
+        if nodes[0].poll() is None:
+            lose(nodes[0])
+            if replaced:
+                nodes.append(lend(several))
 
     def is_under_way() -> bool:
         """Tell if both have ended an epoch together; if the second comes late, the first begins alone."""
         both = [start["time"] for start in events_of(several.training_path, "start") if start["workers"] == 2]
         return any(epoch["time"] > min(both) for epoch in events_of(several.training_path, "epoch")) if both else False
 
-    monkeypatch.setattr(launch, "TrainingSpec", partial(TrainingSpec, export=False))
-    if not replaced:  # nobody comes, for whom torchrun would wait half a minute
-        monkeypatch.setattr(
-            "forecache.plugins.torch.launch.command", lambda *given: _waiting_for_nobody(command(*given))
-        )
     saboteur = threading.Thread(target=lose_it, daemon=True)
     saboteur.start()
     try:
         with warm_agents("forecache.models.training.process"):
             result = train(several, PIPELINE, NIGHT)
         saboteur.join()
-        assert nodes[0].returncode == -signal.SIGKILL
-        assert [node.wait() for node in nodes[1:]] == [0] * replaced
+        if events_of(several.training_path, "start")[-1]["time"] > lost_at[0]:
+            assert nodes[0].returncode == -signal.SIGKILL
+            assert [node.wait() for node in nodes[1:]] == [0] * replaced
     finally:
         for node in nodes:
             if node.poll() is None:
                 lose(node)
-    workers = 2 if replaced else 1
-    *_, began, went_on = events_of(several.training_path, "start")
-    assert (began["workers"], went_on["workers"], result.details["workers"]) == (2, workers, workers)
-    assert 0 < went_on["step"] <= went_on["reached_step"]
-
-    assert samples_of(several.training_path) == all_samples(one)
+    return result, lost_at[0]
 
 
 def _waiting_for_nobody(arguments: list[str]) -> list[str]:

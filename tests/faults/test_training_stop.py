@@ -5,6 +5,7 @@ import signal
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,14 +114,24 @@ def test_a_stop_whose_position_cannot_be_saved_says_why(tmp_path: Path) -> None:
     assert not events_of(spec, "interrupted")
 
 
+def lose_a_worker(settings: Settings, prepared: TrainingSpec) -> tuple[Settings, TrainingSpec]:
+    """Kill a worker of a run in its middle, which is then started again; the run's spec, once it has ended."""
+    for number in range(10):  # this process may have to wait for longer than a run takes
+        spec = replace(prepared, run_dir=f"{prepared.run_dir}-{number}")
+        process = launch(settings, spec)
+        wait_for_step(spec, 50)
+        with suppress(psutil.NoSuchProcess):
+            for worker in workers_of(psutil.Process(process.pid))[:1]:
+                worker.kill()
+        assert process.wait(120) == 0
+        if len(events_of(spec, "start")) > 1:  # a peer that is lost while it connects is one more
+            return settings, spec
+    raise AssertionError("each run was over before a worker of it could be killed")
+
+
 @pytest.mark.timeout(400)
 def test_a_network_in_shards_that_loses_a_worker_ends_with_the_weights_of_a_run_left_alone(tmp_path: Path) -> None:
-    settings, spec = prepare(tmp_path, sharded, rows_per_date=1_000)
-    process = launch(settings, spec)
-    wait_for_step(spec, 50)
-    workers_of(psutil.Process(process.pid))[0].kill()
-    assert process.wait(120) == 0
-    assert len(events_of(spec, "start")) >= 2  # a peer that is lost while it connects is one more
+    settings, spec = lose_a_worker(*prepare(tmp_path, sharded, rows_per_date=1_000))
     killed = json.loads((spec.folder / RESULT_FILE).read_text())
     assert killed["parallel"]["kind"] == "fsdp"
     alone = run_torchrun(settings, replace(spec, run_dir=str(tmp_path / "alone")), on_event=lambda event: None)
@@ -137,11 +148,7 @@ def test_a_network_in_shards_that_loses_a_worker_ends_with_the_weights_of_a_run_
 def test_a_training_function_of_its_own_resumes_and_passes_through_the_same_stage_records_and_gate(
     tmp_path: Path,
 ) -> None:
-    settings, spec = prepare(tmp_path, own, rows_per_date=1_000)
-    process = launch(settings, spec)
-    wait_for_step(spec, 50)
-    workers_of(psutil.Process(process.pid))[0].kill()
-    assert process.wait(120) == 0
+    settings, spec = lose_a_worker(*prepare(tmp_path, own, rows_per_date=1_000))
     first, *_, last = (event["step"] for event in events_of(spec, "start"))  # as above, there may be one more
     assert first == 0 < last
     killed = json.loads((spec.folder / RESULT_FILE).read_text())
