@@ -99,7 +99,9 @@ def _run(
             sent = sender.result()
             home.wait_for(
                 "a kill of each",
-                lambda: all(kills.counts().values()) or publishing.is_done or bool(kills.failed),
+                lambda: bool(
+                    engine.kills and tailer.kills and (publishing.kills or publishing.is_done) or kills.failed
+                ),
                 seconds=_PUBLISH_S,
             )
             kills.stop()
