@@ -33,7 +33,6 @@ def test_logged_answers_are_counted_and_equal_when_they_are_computed_again(tmp_p
     assert keeping["lost"] == 0
     # After it stood still, a reader refuses what has come meanwhile and is too much; nothing else may fail.
     assert keeping["load"]["failed"] == statuses.get("429", 0)
-    assert keeping["load"]["failed"] == 0 or keeping["load"]["max_ms"] > 50
     keeping["load"]["failed"] = 0
     rows = [row for name, section in sections.items() for row in report.rows_of(name, section)]
     assert not [row.what for row in rows if row.met is False and row.unit == ""]
