@@ -1,15 +1,17 @@
 """Texts of inputs in a trial and in the environment that it defers to: which versions are equal."""
 
-from datetime import date, datetime, timezone
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from forecache.base.settings import load_settings
+from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.plugins.trials.equal_work import OTHER_WORK, OtherSide
 from forecache.plugins.trials.trial import Trial
 
-DAY = date(2026, 1, 9)
+DAY, NEXT = date(2026, 1, 9), date(2026, 1, 10)
 
 
 @pytest.fixture
@@ -37,3 +39,21 @@ def test_versions_up_to_the_fork_are_equal_and_later_ones_only_by_what_made_them
     side: OtherSide, theirs: str, ours: str, expected: str
 ) -> None:
     assert side.find_difference(theirs, ours, DAY) == expected
+
+
+def test_rows_of_the_same_files_are_equal_only_if_the_trial_had_all_of_them(side: OtherSide, tmp_path: Path) -> None:
+    side = replace(side, trial=load_settings(home=tmp_path / "trial", project="windowed_project"))
+    for settings in (side.base, side.trial):
+        for name, day, version in (("first", DAY - timedelta(days=1), 3), ("late", DAY, 5), ("next", NEXT, 6)):
+            record_files(settings, [ingested(name, day, version)])
+    assert side.find_difference("raw_sales@5 code=ab", "raw_sales@5 code=ab", DAY) == ""
+    told = "raw_sales is at 5 here, and was at 3 there"
+    assert side.find_difference("raw_sales@3 code=ab", "raw_sales@5 code=ab", DAY) == told
+    assert side.find_difference("raw_sales@5 code=ab", "raw_sales@3 code=ab", DAY) != ""
+    assert side.find_difference("raw_sales@6 label=ab", "raw_sales@6 label=ab", None) == ""
+    assert side.find_difference("raw_sales@5 label=ab", "raw_sales@6 label=ab", None) != ""
+
+
+def ingested(name: str, day: date, version: int) -> IngestedFile:
+    now = datetime.now(timezone.utc)
+    return IngestedFile("sales", name, day, 10, now, name, 1, 1, 0, None, version, now, "", "")

@@ -14,6 +14,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES, RAW, TRAINING_SET
+from forecache.declare import Static
 from forecache.declare.loading import read_project
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ingest.ingested_files import ingested_files
@@ -64,25 +65,29 @@ class OtherSide:
         if there == here <= max(self.made.tables.get(name, -1), self.made.models.get(name, -1)):
             return True
         if name.startswith(RAW):
-            return self._have_same_files(name, night)
+            return self._have_same_files(name, there, here, night)
         if name.startswith(FEATURES):
             return self._have_same_inputs(FEATURES_STAGE, name.removeprefix(FEATURES), there, here, night)
         if name.startswith(TRAINING_SET):
             return self._have_same_inputs("training_set", name.removeprefix(TRAINING_SET), there, here, None)
         return self._are_same_models(name, there, here)
 
-    def _have_same_files(self, table: str, night: date | None) -> bool:
+    def _have_same_files(self, table: str, there: int, here: int, night: date | None) -> bool:
+        """Tell if the rows up to a night came from the same files, none of which was ingested after the versions."""
         source = read_project(self.base).landed_sources.get(table.removeprefix(RAW))
         if source is None:
             return False
-        sides = [
-            sorted(
-                (file.file, file.sha256, file.raw_rows, file.quarantined_rows, file.code_version)
+        sides = []
+        for settings, version in ((self.trial, there), (self.base, here)):
+            files = [
+                file
                 for file in ingested_files(settings, source)
-                if night is None or file.event_day is None or file.event_day <= night
-            )
-            for settings in (self.trial, self.base)
-        ]
+                if night is None or isinstance(source.time, Static) or not file.event_day or file.event_day <= night
+            ]
+            if any(file.raw_version > version for file in files):
+                return False
+            known = ((f.file, f.sha256, f.raw_rows, f.quarantined_rows, f.code_version) for f in files)
+            sides.append(sorted(known))
         return sides[0] == sides[1]
 
     def _have_same_inputs(self, stage: str, subject: str, there: int, here: int, night: date | None) -> bool:
