@@ -37,11 +37,16 @@ _OF_CHOICE = {"env", "service", "environments"}
 
 @dataclass(frozen=True)
 class NamedEnvironment:
-    """An environment of the file: the values of its settings, with what their references name in place of them."""
+    """An environment of the file: the values of its settings, with what their references name in place of them.
+
+    Attributes:
+        secrets: The settings whose values come from a variable or a file, which no message shows.
+    """
 
     name: str
     file: Path
     values: Mapping[str, Any]
+    secrets: frozenset[str] = frozenset()
     is_protected: bool = False
 
 
@@ -99,9 +104,9 @@ def read_environment(given: str, name: str, *, known: Mapping[str, Any]) -> Name
     values = {
         key: _resolve(value, file, f"{key!r} of the environment {name!r} in {file}") for key, value in table.items()
     }
-    return NamedEnvironment(
-        name, file, {key: _anchor(key, value, file.parent) for key, value in values.items()}, is_protected
-    )
+    secrets = frozenset(key for key, value in table.items() if value != values[key])
+    anchored = {key: _anchor(key, value, file.parent) for key, value in values.items()}
+    return NamedEnvironment(name, file, anchored, secrets, is_protected)
 
 
 def _read_file(file: Path) -> dict[str, dict[str, Any]]:
@@ -136,6 +141,8 @@ def _resolve(value: Any, file: Path, what: str) -> Any:
             return path.read_text().strip()
         except OSError as error:
             raise SettingsError(f"{what} names the file {path}, which cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"{what} names the file {path}, which is no text in UTF-8.") from None
     for name in _VARIABLE.findall(value):
         if name not in os.environ:
             raise SettingsError(f"{what} names the variable {name}, which is not set.", remedy=f"Set {name}.")

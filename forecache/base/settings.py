@@ -268,8 +268,11 @@ def _refuse_contradiction(
         variable = f"{PREFIX}{key.upper()}"
         ours, theirs = getattr(settings, key), getattr(given, key)
         if variable in variables and _comparable(ours) != _comparable(theirs):
-            is_shown = Settings.model_fields[key].repr and "$" not in str(ours)
-            says, has = (f" is {str(theirs)!r}", f" has {str(ours)!r}") if is_shown else ("", " has another value")
+            may_be_url = "@" in f"{ours}{theirs}"  # with a password
+            is_shown = Settings.model_fields[key].repr and key not in chosen.secrets and not may_be_url
+            says, has = (
+                (f" is {str(theirs)!r}", f" has {str(ours)!r}") if is_shown else (" is set", " has another value")
+            )
             raise SettingsError(
                 f"{variable}{says}, and the environment {chosen.name!r} of {chosen.file}{has} for it.",
                 remedy=f"Unset {variable}, or do not choose the environment.",
@@ -290,6 +293,7 @@ def _build(values: Mapping[str, object], chosen: NamedEnvironment | None = None)
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "*"
         is_shown = field not in Settings.model_fields or Settings.model_fields[field].repr
+        is_shown = is_shown and not (chosen and field in chosen.secrets)
         value = f"has the value {first.get('input')!r}" if is_shown else "has a value that is not shown"
         if field.endswith("_port") and str(first.get("input")).startswith("tcp://"):
             remedy = (

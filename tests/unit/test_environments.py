@@ -127,6 +127,21 @@ def test_a_variable_that_contradicts_the_file_is_an_error_that_names_both(monkey
     assert "other" not in told.replace("another", "")
 
 
+def test_no_error_shows_a_secret_that_the_file_refers_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = 'mlflow_uri = "postgresql://u:${SECRET}@db/mlflow"\nsmtp_port = "${SECRET}"\n'
+    (tmp_path / "environments.toml").write_text(f"[x]\n{table}[y]\nsmtp_password = 'file:key'\n")
+    monkeypatch.setenv("SECRET", "hush")
+    assert "'smtp_port' of the environment 'x' has a value that is not shown" in refusal("x")
+    monkeypatch.setenv("SECRET", "25")
+    monkeypatch.setenv("FORECACHE_MLFLOW_URI", "postgresql://u:hush@db/mlflow")
+    told = refusal("x")
+    assert "FORECACHE_MLFLOW_URI is set, and the environment 'x'" in told
+    assert "hush" not in told
+    assert ":25@" not in told
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    assert "which is no text in UTF-8" in refusal("y")
+
+
 def test_a_protected_environment_is_chosen_only_by_who_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORECACHE_ENV", "prod")  # left over in a shell
     assert "is protected, and FORECACHE_ENV alone does not choose it. Give --env prod" in refusal()
