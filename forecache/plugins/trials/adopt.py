@@ -5,6 +5,7 @@ commit with its own inputs, so a kill at any instant leaves what a kill of the r
 links to those of the trial, or in a bucket copies that the object store makes.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -97,11 +98,23 @@ def _collect_dates(
         night: _take_files(side, table, by_date.get(night.isoformat(), []), side.renumber(theirs[night], wanted[night]))
         for night in whole
     }
+    files = {night: some for night, some in taken.items() if some is not None}
     return _DateFiles(
-        delta.schema(),
-        {night: files for night, files in taken.items() if files is not None},
+        _read_schema(side, delta, table, [each for some in files.values() for each in some], column),
+        files,
         {night: _without_cost(row) for night, row in equal.items()},
     )
+
+
+def _read_schema(side: OtherSide, delta: Any, table: str, files: Sequence[DataFile], column: str) -> Any:
+    """The columns that the files have: the trial's table also has those that an earlier try added."""
+    from deltalake import Schema
+
+    filesystem, names = place_of(side.base, table).open(), {column}
+    for file in files:
+        with open_data_file(filesystem, file.path, table) as opened:
+            names.update(pq.read_schema(opened).names)
+    return Schema([each for each in delta.schema().fields if each.name in names or not files])
 
 
 def _without_cost(record: StageRecord) -> dict[str, Any]:
@@ -213,7 +226,11 @@ def _take_files(
             return None
         if differs:
             differing.add(file.path)
-    share_files(source, target, {path: new for path, new in paths.items() if path not in differing})
+    shared = {path: new for path, new in paths.items() if path not in differing}
+    if "://" not in source.uri:
+        for path in shared:  # a link is as old as its file, and maintenance removes old files that no version has yet
+            os.utime(Path(source.uri, path))
+    share_files(source, target, shared)
     for path in differing:
         _write_renumbered(theirs, ours, path, paths[path], table, numbers)
     described = describe_files(ours, [(path, ours.get_file_info(path).size) for path in paths.values()])

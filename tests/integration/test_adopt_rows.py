@@ -1,0 +1,77 @@
+"""Rows of a trial's table are taken over as they are, whatever else the trial has tried, and beside maintenance."""
+
+import os
+import time
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import Schema
+
+from forecache.base.results import no_progress
+from forecache.base.settings import Settings, trial_settings
+from forecache.base.steps import lake_step
+from forecache.kit.delta.files import RETENTION
+from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
+from forecache.kit.delta.tables import commit_partitions, open_table
+from forecache.kit.delta.writers import write_rows
+from forecache.lake.stage_runner import Stage, StageOutcome
+from forecache.plugins.maintenance.table import remove_unused_files
+from forecache.plugins.trials.adopt import adopt_partitions
+from forecache.plugins.trials.trial import fork
+
+DAY, TABLE = date(2026, 1, 1), "features_x"
+
+
+def compute(settings: Settings, inputs: str, **columns: float) -> None:
+    """Write and record the rows of a date, as the stage of features does."""
+    rows = pa.table({"customer": [1], "as_of": [DAY], **{name: [value] for name, value in columns.items()}})
+    seen = take_snapshot(settings, TABLE, "as_of")
+    written = Schema.from_arrow(rows.schema), write_rows(rows, settings, TABLE, partition_by=["as_of"])
+    done = commit_partitions(
+        written, settings, TABLE, column="as_of", values=[DAY], seen=seen, inputs={DAY: inputs}
+    )  # fmt: skip
+    Stage(settings, "features", "x").record({DAY: StageOutcome(1, {}, TABLE, done.version)}, {DAY: inputs}, 1.0)
+
+
+def adopt(settings: Settings, inputs: str) -> None:
+    stage, seen = Stage(settings, "features", "x"), take_snapshot(settings, TABLE, "as_of")
+    adopt_partitions(stage, TABLE, {DAY: inputs}, column="as_of", seen=seen, progress=no_progress)
+    assert [*find_committed_partitions(settings, TABLE, column="as_of", inputs={DAY: inputs})] == [DAY]
+
+
+@pytest.fixture
+def tried(settings: Settings) -> Settings:
+    """A trial in which a column was added, and then left out again."""
+    compute(settings, "code=old", amount=1.0)
+    fork(settings, "x")
+    trial = trial_settings(settings, "x")
+    compute(trial, "code=wider", amount=2.0, other=3.0)
+    compute(trial, "code=new", amount=4.0)
+    return trial
+
+
+def test_a_column_that_was_tried_and_left_out_again_stays_in_the_trial(settings: Settings, tried: Settings) -> None:
+    adopt(settings, "code=new")
+    rows = open_table(settings, TABLE).to_pyarrow_table()
+    assert rows.to_pylist() == [{"customer": 1, "as_of": DAY, "amount": 4.0}]
+
+
+def test_maintenance_leaves_old_files_of_a_trial_that_are_about_to_be_committed(
+    settings: Settings, tried: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = time.time() - 2 * RETENTION.total_seconds()
+    for path in Path(tried.lake_uri, TABLE).rglob("*.parquet"):
+        os.utime(path, (long_ago, long_ago))
+    removed = []
+
+    def maintain(step: str) -> None:
+        if step == "decided":
+            monkeypatch.setattr(lake_step, "on_step", None)
+            removed.append(remove_unused_files(settings, TABLE, [], RETENTION))
+
+    monkeypatch.setattr(lake_step, "on_step", maintain)
+    adopt(settings, "code=new")
+    assert removed == [0]
+    assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [4.0]
