@@ -382,3 +382,21 @@ def test_a_missing_key_column_is_one_clear_error(sides: tuple[Settings, Settings
     write(sides[1], [{"shop": "x", "customer": 1, "score": 0.5}])
     with pytest.raises(InputError, match="has no column 'shop', which is part of the key"):
         compare(sides)
+
+
+def test_a_key_of_two_kinds_is_one_clear_error(sides: tuple[Settings, Settings]) -> None:
+    row = {"shop": "x", "customer": "1", "score": 0.5}
+    write(sides[0], [row], types={**TYPES, "customer": pa.string()})
+    write(sides[1], [{**row, "customer": 1}])
+    with pytest.raises(InputError, match="The key 'customer' of t is a text before and a number after"):
+        compare(sides)
+
+
+def test_all_answers_change_if_one_of_their_columns_is_on_one_side_only(sides: tuple[Settings, Settings]) -> None:
+    rows = [{"shop": "x", "customer": number, "score": 0.5, "small": 0.5} for number in range(4)]
+    write(sides[0], rows[:3], types={name: kind for name, kind in TYPES.items() if name != "small"})
+    write(sides[1], rows[1:])
+    found = compare(sides, answers=("score", "small"))
+    assert (found.added, found.gone, found.changed, found.answers_changed) == (1, 1, 0, 2)
+    assert found.changed_share == 1.0
+    assert compare(sides, answers=("score",)).changed_share == 0.5

@@ -84,7 +84,8 @@ class PartitionDiff:
     """Differences of two partitions.
 
     Attributes:
-        changed: Keys of both sides with another value in any column; `answers_changed` in one of `answers`.
+        changed: Keys of both sides with another value in any column; `answers_changed` in one of `answers`, or all of
+            them if one side lacks one.
         sampled: Keys on which ranks, lists and quantiles are compared; all if there are no more.
         is_same_files: Both sides consist of the same files, which were not read.
     """
@@ -144,6 +145,12 @@ def compare_partitions(
                 f"{side.table} of {side.settings.env or 'this installation'} has no column {missing[0]!r}, which is "
                 "part of the key."
             )
+    for name in key if before.files and after.files else ():
+        kinds = [kind_of(side.types[name]) for side in (before, after)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"The key {name!r} of {table} is a {kinds[0]} before and a {kinds[1]} after, so no row has a partner."
+            )
     with bounded_database(Path(tempfile.gettempdir())) as connection:  # an environment is only read
         # The statistics of a Parquet file leave NaN out, and by them DuckDB 2.0 takes isnan() to be false.
         connection.execute("SET disabled_optimizers = 'statistics_propagation'; SET preserve_insertion_order = false")
@@ -182,6 +189,8 @@ class _PartitionComparison:
         sides = [f"{keys}{side}_sample" for side, types in zip(("before", "after"), self.types, strict=True) if types]
         sampled = self._one(f"SELECT count(*) FROM ({' UNION '.join(sides)})")[0]
         counts, found = self._compare_rows()
+        if all(self.types) and not {*about.answers} <= {*self.common}:  # an answer of one side alone changes each
+            counts = replace(counts, answers_changed=about.rows_before - counts.gone)
         samples = [{name: self._sample(side, name) for name in self.names} for side in (0, 1)]
         bins = {name: choose_bins(self.kinds[name], samples[0][name], samples[1][name]) for name in self.names}
         described: list[Mapping[str, Distribution]] = []
