@@ -155,7 +155,7 @@ def run_backfill(
         max_core_hours: No run is begun once those before it have used so much, by the ledger.
 
     Raises:
-        BudgetSpentError: The budget is used; the same command goes on, as what is done is up to date.
+        BudgetSpentError: The budget is used, and no run failed. The same command goes on: what is done is up to date.
         PipelinesFailedError: Some runs failed.
     """
     failures: dict[str, BaseException] = {}
@@ -163,11 +163,14 @@ def run_backfill(
     seen = table_version(settings, LEDGER_TABLE) if table_exists(settings, LEDGER_TABLE) else -1
     for done, each in enumerate(runs):
         if max_core_hours is not None and used_s >= max_core_hours * 3600:
-            raise BudgetSpentError(
+            spent = BudgetSpentError(
                 f"Stopped before {each}: {used_s / 3600:.3g} core-hours are used, and it may use {max_core_hours:g}; "
                 f"{done} of {len(runs)} runs are done.",
                 remedy="The same command goes on with the others.",
             )
+            if failures:
+                raise PipelinesFailedError({**failures, str(each): spent}, of=len(runs))
+            raise spent
         progress(_describe_rest(done, len(runs), time.monotonic() - started, each), done / len(runs))
         try:
             run(each)
