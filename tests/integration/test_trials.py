@@ -42,6 +42,7 @@ from forecache.plugins.trials.trial import (
     read_trial,
     remove,
 )
+from forecache.serve.store.layout import REALTIME
 from forecache.stream.kafka.client import client_options
 
 DAY = date(2026, 1, 1)
@@ -256,6 +257,27 @@ def test_a_trial_is_held_by_one_process_and_removed_only_if_nobody_has_it(settin
     remove(settings, "x")
     with pytest.raises(NotFoundError, match="no trial 'local/x'"):
         remove(settings, "x")
+
+
+def test_a_folder_that_is_no_trial_is_neither_used_nor_removed(settings: Settings, tmp_path: Path) -> None:
+    add(settings, "numbers", 0)
+    beside = load_settings("", home=settings.home_path, trials=str(settings.home_path.parent))
+    name, before = settings.home_path.name, contents(settings.home_path)  # of a trial whose home would be its base's
+    for attempt in (fork, remove):
+        with pytest.raises(DamagedError, match="is no trial: it has no trial.json. Give another name"):
+            attempt(beside, name)
+    assert contents(settings.home_path) == before
+
+
+def test_what_is_released_under_the_name_of_a_folder_of_unfinished_files_is_forked(settings: Settings) -> None:
+    names = {"staging/STATE", "staging/releases/00000001/release.json"}
+    for name in (*names, "staging/staging/ab12/release.json", ".leases/x"):
+        path = Path(settings.lake_uri, REALTIME, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    fork(settings, "x")
+    forked = Path(trial_settings(settings, "x").lake_uri, REALTIME)
+    assert {str(path.relative_to(forked)) for path in forked.rglob("*") if path.is_file()} == names
 
 
 def test_what_cannot_be_forked_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Texts of inputs in a trial and in the environment that it defers to: which versions are equal."""
 
+import subprocess
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from forecache.base.environments import require_name
 from forecache.base.settings import load_settings
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
-from forecache.plugins.trials.equal_work import OTHER_WORK, OtherSide
+from forecache.plugins.trials.equal_work import OTHER_WORK, OtherSide, other_sides
+from forecache.plugins.trials.run_trial import default_name
 from forecache.plugins.trials.trial import Trial
 
 DAY, NEXT = date(2026, 1, 9), date(2026, 1, 10)
@@ -57,3 +60,23 @@ def test_rows_of_the_same_files_are_equal_only_if_the_trial_had_all_of_them(side
 def ingested(name: str, day: date, version: int) -> IngestedFile:
     now = datetime.now(timezone.utc)
     return IngestedFile("sales", name, day, 10, now, name, 1, 1, 0, None, version, now, "", "")
+
+
+@pytest.mark.parametrize("note", ["null", "{", None])
+def test_a_trial_that_cannot_be_read_stops_no_run_of_the_environment(side: OtherSide, note: str | None) -> None:
+    path, said = side.base.trials_path / "t" / "trial.json", list[str]()
+    path.parent.mkdir(parents=True)
+    path.write_text(note) if note else path.mkdir()
+    assert other_sides(side.base, lambda message, share: said.append(message)) == []
+    assert [line.startswith("nothing is taken over from trials: ") for line in said] == [True]
+
+
+@pytest.mark.parametrize(("branch", "name"), [("_wip", "wip"), ("feature/x_", "feature-x"), ("main", "main")])
+def test_a_trial_has_the_name_of_the_branch_as_far_as_it_can_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for command in (("init", "-q", "-b", branch), (*author, "commit", "-q", "--allow-empty", "-m", "x")):
+        subprocess.run(["git", *command], check=True)
+    assert default_name() == require_name(name, kind="a trial")

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from forecache.base.errors import ForecacheError
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES, RAW, TRAINING_SET
@@ -133,11 +132,11 @@ class Numbers:
 
 
 def other_sides(settings: Settings, progress: Progress) -> list[OtherSide]:
-    """The trials that defer to an environment, the newest first; none of a trial, nor if one is damaged."""
-    if settings.base is not None or not settings.trials_path.is_dir():
+    """The trials that defer to an environment, the newest first; none of a trial, nor if one cannot be read."""
+    if settings.base is not None:
         return []
     try:
         return [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
-    except ForecacheError as error:
+    except Exception as error:  # noqa: BLE001  (whatever a trial is like, the environment's run goes on)
         progress(f"nothing is taken over from trials: {error}", None)
         return []

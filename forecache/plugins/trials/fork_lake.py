@@ -32,6 +32,7 @@ _SMALL_FOLDERS = (".state", REALTIME)
 """Folders of the lake that are no tables."""
 _SMALL_BYTES = 1 << 16
 _NUMBERED = re.compile(r"(\d{20})\.")
+_UNFINISHED = re.compile(r"[^/]+/staging/[^/]+/")  # of a release; a declaration may have this name, too
 _LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"  # the one file of a log that is written again; optional in the protocol
 _TRIES = 10
 _TABLES_AT_ONCE = 4  # in a bucket, whose answers are waited for
@@ -149,7 +150,7 @@ def copy_folder(source: Place, target: Place) -> None:
     sizes = {
         name: size
         for name, size in open_place(source).sizes().items()
-        if not (name.endswith(("lock", ".lease")) or {".leases", "staging"} & {*name.split("/")})
+        if not (name.endswith(("lock", ".lease")) or ".leases" in name.split("/") or _UNFINISHED.match(name))
     }
     shared = [name for name, size in sizes.items() if size > _SMALL_BYTES or "://" in source.uri]
     share_files(source, target, shared, missing_ok=True)

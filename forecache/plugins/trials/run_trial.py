@@ -173,7 +173,7 @@ def default_name() -> str:
         done = subprocess.run(
             ["git", "rev-parse", "--abbrev-ref", "HEAD"], capture_output=True, text=True, check=False, timeout=5
         )
-        branch = re.sub(r"[^A-Za-z0-9_.-]+", "-", done.stdout.strip() if done.returncode == 0 else "").strip("-.")[:60]
+        branch = re.sub(r"[^A-Za-z0-9_.-]+", "-", done.stdout.strip() if done.returncode == 0 else "").strip("-._")[:60]
     except (OSError, subprocess.SubprocessError):
         branch = ""
     return "trial" if branch in ("", "HEAD") else branch

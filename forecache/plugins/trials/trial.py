@@ -70,7 +70,7 @@ def read_trial(trial: Settings) -> Trial | None:
         return Trial(**{**values, "forked_at": datetime.fromisoformat(values["forked_at"])})
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged: {error}.", remedy="Remove the trial's folder, and try again.") from None
 
 
@@ -104,6 +104,7 @@ def fork(base: Settings, name: str) -> Trial:
     It is made as a draft under another name, which the next call removes if this process is killed.
     """
     trial, folder = trial_settings(base, name), base.trials_path
+    _refuse_other_folder(trial)
     folder.mkdir(parents=True, exist_ok=True)
     forked_at = datetime.now(timezone.utc)
     _remove_drafts(base, name)
@@ -122,6 +123,15 @@ def fork(base: Settings, name: str) -> Trial:
     move_durably(draft, trial.home_path)
     try_step("forked")
     return made
+
+
+def _refuse_other_folder(trial: Settings) -> None:
+    """Raise DamagedError if a trial's home is something else, such as the home of an environment beside the trials."""
+    if trial.home_path.exists() and not (trial.home_path / TRIAL_FILE).exists():
+        raise DamagedError(
+            f"{trial.home_path} is no trial: it has no {TRIAL_FILE}.",
+            remedy="Give another name. Or, if nobody needs the folder, remove it by hand.",
+        )
 
 
 def _new_draft(base: Settings, name: str) -> Path:
@@ -175,13 +185,14 @@ def _fork_trainings(base: Settings, target: Path, runs: set[str]) -> None:
 def remove(base: Settings, name: str) -> None:
     """Remove a trial; what it has in common with the environment that it defers to stays there.
 
-    NotFoundError if there is none of that name, ConflictError if a process uses it.
+    NotFoundError if there is none of that name, ConflictError if a process uses it, DamagedError if it is no trial.
     """
     trial = trial_settings(base, name)
     if not (trial.home_path.is_dir() or _find_drafts(base, name)):
         known = ", ".join(each.name for _, each in list_trials(base)) or "none"
         raise NotFoundError(f"There is no trial {trial.env!r}.", remedy=f"There are: {known}.")
     with hold_trial(base, name, "removes it"):
+        _refuse_other_folder(trial)
         if trial.home_path.is_dir():
             # Under another name first, so that a kill leaves no trial that lacks something.
             move_durably(trial.home_path, _new_draft(base, name))
