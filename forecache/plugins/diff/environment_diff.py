@@ -189,7 +189,7 @@ def _diff_name(
             found.requests = compare_requests(before, after, declared.name)
         found.served = _compare_stores(sides, found, project)
     if isinstance(declared, Pipeline) and found.tables and found.tables[-1].about.table == declared.prediction_table:
-        found.explained = explain_changes(sides[0], sides[1], declared, found.tables[-1].rows)
+        found.explained = explain_changes(sides[0], sides[1], declared, found.tables[-1].rows, versions)
     return found
 
 

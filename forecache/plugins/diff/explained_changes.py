@@ -9,7 +9,7 @@ from forecache.base.table_names import AS_OF
 from forecache.declare import Pipeline
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.lake.ledger import last_record
+from forecache.lake.ledger import all_records
 from forecache.plugins.diff.compare_partitions import ColumnDiff, PartitionDiff
 from forecache.plugins.diff.compared_tables import Side
 from forecache.plugins.diff.joined_changes import Mover
@@ -19,8 +19,10 @@ EXPLAINED = 3
 _MOST_FEATURES = 8
 
 
-def explain_changes(before: Side, after: Side, pipeline: Pipeline, rows: PartitionDiff) -> list[dict[str, Any]]:
-    """The keys of the first output that moved most, each as JSON values.
+def explain_changes(
+    before: Side, after: Side, pipeline: Pipeline, rows: PartitionDiff, versions: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """The keys of the first output that moved most, each as JSON values; `versions` are those of the prediction table.
 
     Each has `key`, `output`, `before`, `after`, `missing` (the reason for no contributions, or "") and `features`:
     name, value and contribution on each side, the largest difference of contributions first. A contribution is against
@@ -32,25 +34,34 @@ def explain_changes(before: Side, after: Side, pipeline: Pipeline, rows: Partiti
     movers = column.movers[:EXPLAINED]
     if not is_installed("explain"):
         return []
-    sides = [_explain_side(side, pipeline, movers) for side in (before, after)]
+    sides = [
+        _explain_side(side, pipeline, movers, version)
+        for side, version in zip((before, after), versions or (None, None), strict=True)
+    ]
     return [_join(column, mover, *(side[mover.key] for side in sides)) for mover in movers]
 
 
-def _explain_side(side: Side, pipeline: Pipeline, movers: Sequence[Mover]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _explain_side(
+    side: Side, pipeline: Pipeline, movers: Sequence[Mover], version: int | None
+) -> dict[tuple[Any, ...], dict[str, Any]]:
     """By key the contributions on one side, or `missing`."""
     explain = load_hook("explain", "explain_prediction")
     wanted = [mover.key for mover in movers]
     assert side.night is not None
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     try:
-        scored = _rows_of(side, pipeline.prediction_table, None, pipeline.key, wanted)
-        made = last_record(side.settings, SCORE, pipeline.name, side.night)
-        table = made.details["feature_table"] if made is not None else pipeline.feature_table
+        scored = _rows_of(side, pipeline.prediction_table, version, pipeline.key, wanted)
+        made = [
+            row
+            for row in all_records(side.settings, SCORE, pipeline.name)
+            if row.night == side.night and (version is None or row.delta_version <= version)
+        ]
+        table = made[-1].details["feature_table"] if made else pipeline.feature_table
         for key in wanted:
             row = scored[key]
-            version = row["feature_version"]
-            features = _rows_of(side, table, version, pipeline.key, [key])[key]
-            found[key] = explain(side.settings, pipeline, row["model_version"], table, version, side.night, features)
+            made_of = row["feature_version"]
+            features = _rows_of(side, table, made_of, pipeline.key, [key])[key]
+            found[key] = explain(side.settings, pipeline, row["model_version"], table, made_of, side.night, features)
     except ForecacheError as error:
         return {key: found.get(key, {"missing": str(error)}) for key in wanted}
     except KeyError as error:
