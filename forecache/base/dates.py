@@ -16,7 +16,7 @@ def parse_ranges(text: str) -> list[Nights]:
     """
     ranges: list[Nights] = []
     for first, last in sorted(map(_parse_range, text.split(","))):
-        if ranges and first <= ranges[-1][1] + timedelta(days=1):
+        if ranges and first - ranges[-1][1] <= timedelta(days=1):
             ranges[-1] = (ranges[-1][0], max(ranges[-1][1], last))
         else:
             ranges.append((first, last))

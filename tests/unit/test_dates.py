@@ -20,6 +20,7 @@ def day(number: int) -> date:
         ("2026-01-04,2026-01-05,2026-01-08", [(day(4), day(5)), (day(8), day(8))]),
         ("2026-01-01..2026-01-09,2026-01-03..2026-01-05", [(day(1), day(9))]),
         ("2026-01-03..2026-01-05,2026-01-05..2026-01-07", [(day(3), day(7))]),
+        ("9999-12-31,9999-12-31", [(date.max, date.max)]),
     ],
 )
 def test_ranges_are_ascending_and_have_no_date_twice(text: str, expected: list[tuple[date, date]]) -> None:

@@ -52,6 +52,12 @@ class NameDiff:
     requests: dict[str, Any] | None = None
 
     @property
+    def has_rows(self) -> bool:
+        """False if neither side has a row of its tables, a model or an answered request."""
+        models = self.models and (self.models.before or self.models.after)
+        return bool(self.tables or self.equal or models or (self.requests and self.requests["requests"]))
+
+    @property
     def differs(self) -> bool:
         answered = self.requests and self.requests["requests"] and self.requests["same"] < self.requests["requests"]
         return bool(self.tables or (self.models and self.models.differ) or answered)
@@ -69,12 +75,13 @@ class NameDiff:
 
 @dataclass(frozen=True)
 class EnvironmentDiff:
-    """Differences of two sides, by name; `equal` are the names of which nothing does."""
+    """Differences of two sides, by name; `equal` are the names of which nothing does, `absent` those without rows."""
 
     before: str
     after: str
     names: Sequence[NameDiff]
     equal: Sequence[str]
+    absent: Sequence[str] = ()
 
     @property
     def changed_share(self) -> float:
@@ -94,6 +101,7 @@ class EnvironmentDiff:
                 "changed_share": self.changed_share,
                 "failed_gates": self.failed_gates,
                 "equal": self.equal,
+                "absent": self.absent,
                 "names": [_name_dict(each) for each in self.names],
             }
         )
@@ -139,6 +147,7 @@ def diff_environments(
     project = read_project(after)
     found: list[NameDiff] = []
     equal: list[str] = []
+    absent: list[str] = []
     seen: dict[tuple[str, date | None, date | None], TableDiff | None] = {}
     for place, name in enumerate(names or project.nightly):
         progress(f"comparing {name}", place / max(1, len(names or project.nightly)))
@@ -146,14 +155,14 @@ def diff_environments(
         if one.differs:
             found.append(one)
         else:
-            equal.append(name)
+            (equal if one.has_rows else absent).append(name)
     titles = []
     for settings, place in ((before, 0), (after, 1)):
         title = settings.env or LOCAL
         title += f" {nights[place]}" if nights and nights[0] != nights[1] else ""
         title += f" version {versions[place]}" if versions else ""
         titles.append(title)
-    return EnvironmentDiff(titles[0], titles[1], found, equal)
+    return EnvironmentDiff(titles[0], titles[1], found, equal, absent)
 
 
 def _diff_name(
@@ -178,9 +187,10 @@ def _diff_name(
         key = (about.table, sides[0].night, sides[1].night)
         if key not in seen:
             seen[key] = _diff_table(about, sides[0], sides[1], of_table, top)
-        if (differs := seen[key]) is not None:
-            found.tables.append(differs)
-        else:
+        compared = seen[key]
+        if compared is not None and compared.rows.differs:
+            found.tables.append(compared)
+        elif compared is not None:
             found.equal.append(about.table)
     if before is not after:
         if isinstance(declared, (Pipeline, Realtime)) and declared.is_trained:
@@ -217,6 +227,7 @@ def _kind(declared: Nightly) -> str:
 def _diff_table(
     about: ComparedTable, before: Side, after: Side, versions: tuple[int, int] | None, top: int
 ) -> TableDiff | None:
+    """Compare a table on a date of each side; None if neither has a row."""
     ours, theirs = (
         Partition(side.settings, about.table, side.night, versions[place] if versions else None)
         for place, side in enumerate((before, after))
@@ -224,10 +235,17 @@ def _diff_table(
     if not ours.files and not theirs.files:
         return None
     rows = compare_partitions(ours, theirs, about.key, answers=about.answers, top=top)
-    return TableDiff(about, reasons(about, before, after), rows) if rows.differs else None
+    return TableDiff(about, reasons(about, before, after) if rows.differs else [], rows)
 
 
 def require_names(found: EnvironmentDiff) -> None:
     """NotFoundError if there was nothing to compare."""
-    if not found.names and not found.equal:
-        raise NotFoundError("There is nothing to compare: the project declares nothing with a nightly run.")
+    if found.names or found.equal:
+        return
+    if found.absent:
+        raise NotFoundError(
+            f"There is nothing to compare: neither {found.before} nor {found.after} has rows of "
+            f"{', '.join(found.absent)}.",
+            remedy="Run them, or give a --date that they were run for.",
+        )
+    raise NotFoundError("There is nothing to compare: the project declares nothing with a nightly run.")

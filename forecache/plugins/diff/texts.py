@@ -19,12 +19,13 @@ _RIGHT = COLUMNS[1:]
 
 
 def summary(found: EnvironmentDiff) -> str:
-    """Sum up in a sentence what differs."""
+    """Sum up in a sentence what differs, and in a second one what neither side has."""
+    absent = f" Neither side has rows of {', '.join(found.absent)}." if found.absent else ""
     if not found.names:
-        return f"Nothing differs between {found.before} and {found.after}."
+        return f"Nothing differs between {found.before} and {found.after}.{absent}"
     return (
         f"{words.plural(len(found.names), 'name')} of {len(found.names) + len(found.equal)} differ between "
-        f"{found.before} and {found.after}: {', '.join(each.name for each in found.names)}."
+        f"{found.before} and {found.after}: {', '.join(each.name for each in found.names)}.{absent}"
     )
 
 
@@ -193,6 +194,9 @@ def render_markdown(found: EnvironmentDiff, *, most: float | None = None) -> str
     head = ("name", "as of", "answers changed", "rows added, gone", "model", "what moved most")
     lines += _markdown_table(head, [_markdown_row(each, most) for each in found.names])
     lines += [f"Equal: {', '.join(f'`{name}`' for name in found.equal)}.", ""] if found.equal else []
+    lines += (
+        [f"Neither side has rows of {', '.join(f'`{name}`' for name in found.absent)}.", ""] if found.absent else []
+    )
     lines += [f"**{sentence}.**" for sentence in found.failed_gates]
     for each in found.names:
         lines += ["", f"<details><summary>{each.name}</summary>", ""]
