@@ -1,9 +1,11 @@
 """Rows of a trial's table are taken over as they are, whatever else the trial has tried, and beside maintenance."""
 
 import os
+import shutil
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,6 +20,7 @@ from forecache.kit.delta.tables import commit_partitions, open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.plugins.maintenance.table import remove_unused_files
+from forecache.plugins.trials import adopt as adopt_module
 from forecache.plugins.trials.adopt import adopt_partitions
 from forecache.plugins.trials.trial import fork
 
@@ -75,3 +78,29 @@ def test_maintenance_leaves_old_files_of_a_trial_that_are_about_to_be_committed(
     adopt(settings, "code=new")
     assert removed == [0]
     assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [4.0]
+
+
+def test_rows_that_a_trial_replaces_while_it_is_read_are_left_out(
+    settings: Settings, tried: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(trial: Settings, table: str, **more: Any) -> Any:
+        found = find_committed_partitions(trial, table, **more)
+        if trial.base is not None and found:
+            compute(tried, "code=newer", amount=8.0)
+        return found
+
+    monkeypatch.setattr(adopt_module, "find_committed_partitions", find)
+    adopt(settings, "code=new")
+    assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [4.0]
+
+
+def test_a_trial_of_a_lake_that_was_replaced_is_left_out(settings: Settings, tried: Settings) -> None:
+    shutil.rmtree(settings.home_path)
+    compute(settings, "code=old", amount=1.0)
+    stage, seen, said = Stage(settings, "features", "x"), take_snapshot(settings, TABLE, "as_of"), list[str]()
+    found = adopt_partitions(
+        stage, TABLE, {DAY: "code=new"}, column="as_of", seen=seen, progress=lambda what, _: said.append(what)
+    )  # fmt: skip
+    assert found == {}
+    assert said == ["the trial local/x is left out: it was forked from a lake that was replaced since"]
+    assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [1.0]

@@ -89,8 +89,8 @@ def _collect_dates(
             _report_moved(stage, side, why, progress, f" for {night}")
             equal |= {} if why else {night: row}
     theirs = {night: row.inputs for night, row in equal.items()}
+    delta = open_if_exists(side.trial, table)  # first: what the trial commits from other inputs meanwhile is not whole
     whole = find_committed_partitions(side.trial, table, column=column, inputs=theirs)
-    delta = open_if_exists(side.trial, table)
     if delta is None or not whole:
         return _DateFiles(None, {}, {})
     by_date = group_by_partition(active_files(delta), column)

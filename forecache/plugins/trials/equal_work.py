@@ -17,12 +17,14 @@ from forecache.declare import Static
 from forecache.declare.loading import read_project
 from forecache.lake.features import STAGE as FEATURES_STAGE
 from forecache.lake.ingest.ingested_files import ingested_files
-from forecache.lake.ledger import LEDGER_TABLE, StageRecord, last_record
+from forecache.lake.ledger import LEDGER_TABLE, StageRecord, last_record, records_after
 from forecache.models.registry.model_versions import list_models
 from forecache.plugins.trials.trial import Trial, list_trials
 
 OTHER_WORK = "other work"
 """Said of inputs that differ in more than versions."""
+_COMPARED_COMMITS = 32
+"""Last commits to the ledger before a fork by which it is known; some only merge files."""
 _VERSION = re.compile(r"(\w+)@(\d+)(?= |$)")
 
 
@@ -37,6 +39,20 @@ class OtherSide:
     @property
     def name(self) -> str:
         return f"the trial {self.trial.env}"
+
+    def is_fork(self) -> bool:
+        """Tell if the environment still has the work that was forked: a lake that was made anew, or restored, gives the
+        same versions to other rows."""
+        last = self.made.tables.get(LEDGER_TABLE, -1)
+        ours, theirs = (
+            {
+                (row.commit_version, row.stage, row.subject, row.night, row.recorded_at)
+                for row in records_after(settings, last - _COMPARED_COMMITS)
+                if (row.commit_version or 0) <= last
+            }
+            for settings in (self.base, self.trial)
+        )
+        return ours == theirs
 
     def is_own(self, record: StageRecord) -> bool:
         """Tell if the trial did the work itself, after its fork."""
@@ -132,11 +148,17 @@ class Numbers:
 
 
 def other_sides(settings: Settings, progress: Progress) -> list[OtherSide]:
-    """The trials that defer to an environment, the newest first; none of a trial, nor if one cannot be read."""
+    """The trials that defer to an environment, the newest first, unless its lake was replaced since; none of a trial,
+    nor if one cannot be read."""
     if settings.base is not None:
         return []
     try:
-        return [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
+        sides = [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
+        forks = [side for side in sides if side.is_fork()]
     except Exception as error:  # noqa: BLE001  (whatever a trial is like, the environment's run goes on)
         progress(f"nothing is taken over from trials: {error}", None)
         return []
+    for side in sides:
+        if side not in forks:
+            progress(f"{side.name} is left out: it was forked from a lake that was replaced since", None)
+    return forks
