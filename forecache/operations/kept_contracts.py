@@ -47,10 +47,14 @@ class ContractUsers:
     Attributes:
         alive: Those that answer, are rolled out, or were current until a few days ago.
         retained: All that can be made current again.
+        lost: Releases, in words, whose files are found neither here nor where all machines find them, as by a wrong
+            FORECACHE_STORE_REMOTE: the contracts that they name are not known. `needed_lost` are those of `alive`.
     """
 
     alive: Mapping[tuple[str, str], tuple[str, ...]]
     retained: frozenset[tuple[str, str]]
+    lost: tuple[str, ...] = ()
+    needed_lost: tuple[str, ...] = ()
 
 
 def find_contract_users(settings: Settings, *, now: datetime | None = None) -> ContractUsers:
@@ -58,6 +62,7 @@ def find_contract_users(settings: Settings, *, now: datetime | None = None) -> C
     now = now or datetime.now(timezone.utc)
     alive: dict[tuple[str, str], list[str]] = {}
     retained: set[tuple[str, str]] = set()
+    lost, needed_lost = list[str](), list[str]()
     for name in list_models_in_lake(settings):
         state = read_lake_state(settings, name)
         if state is None:
@@ -65,10 +70,15 @@ def find_contract_users(settings: Settings, *, now: datetime | None = None) -> C
         folder = open_releases(settings, name)
         releases = dict(_read_releases(settings, folder, state))
         retained |= {(each.view, each.contract) for release in releases.values() for each in release.lookups}
+        lost += [f"release {number} of {name}" for number in state.inputs if number not in releases]
         for number in _find_needed(settings, state, releases, now):
-            for each in releases[number].lookups if number in releases else ():
+            if number not in releases:
+                needed_lost.append(f"release {number} of {name}")
+                continue
+            for each in releases[number].lookups:
                 alive.setdefault((each.view, each.contract), []).append(f"release {number} of {name}")
-    return ContractUsers({key: tuple(dict.fromkeys(users)) for key, users in alive.items()}, frozenset(retained))
+    found = {key: tuple(dict.fromkeys(users)) for key, users in alive.items()}
+    return ContractUsers(found, frozenset(retained), tuple(lost), tuple(dict.fromkeys(needed_lost)))
 
 
 def _read_releases(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> Iterator[tuple[int, Release]]:
@@ -120,6 +130,9 @@ def keep_contracts(run: Run, view: FeatureView, nights: Sequence[date]) -> None:
         return
     try:
         users = find_contract_users(settings)
+        if users.needed_lost and settings.base is None:  # a trial has no remote, where they may be
+            lost = " and ".join(users.needed_lost)
+            _object(run, f"The files of {lost} are not found, so contracts of the view {view.name} may not be kept.")
         for contract in others:
             who = " and ".join(users.alive.get((view.name, contract), ()))
             if who:
@@ -175,7 +188,8 @@ def hand_over_contract(settings: Settings, view: FeatureView, *, progress: Progr
 def _may_be_needed(settings: Settings, key: tuple[str, str]) -> bool:
     """Return True unless the lake tells that no release needs a contract now."""
     try:
-        return key in find_contract_users(settings).alive
+        users = find_contract_users(settings)
+        return key in users.alive or bool(users.needed_lost)
     except ForecacheError:
         return True
 
@@ -235,8 +249,8 @@ def retire_contracts(
 ) -> list[str]:
     """Remove stores and tables of kept contracts that no release needs, or whose view has the contract again.
 
-    A definition stays as long as a release names it that can be made current again. Killed anywhere, the next call goes
-    on.
+    A definition stays as long as a release names it that can be made current again; all stay that a lost release may
+    name. Killed anywhere, the next call goes on.
 
     Args:
         view: Only its contracts; None: those of all views.
@@ -247,12 +261,13 @@ def retire_contracts(
     removed = []
     for name, contract in list_contracts(settings, "" if view is None else view.name):
         is_declared = view is not None and view.packed.contract == contract
-        if (name, contract) in users.alive and not (is_declared and _is_served(settings, name, contract)):
+        may_be_alive = (name, contract) in users.alive or bool(users.needed_lost)
+        if may_be_alive and not (is_declared and _is_served(settings, name, contract)):
             continue
         kept = kept_name(name, contract)
         if _remove_kept(settings, kept, run_id, progress):
             removed.append(kept)
-        if (name, contract) not in users.retained and not is_declared:
+        if (name, contract) not in users.retained and not is_declared and not users.lost:
             begin_work(f"removing the definition of {kept}")
             remove_definition(settings, name, contract)
             contract_step("definition removed")

@@ -1,6 +1,7 @@
 """The removal of kept contracts: whatever a killed process left is found, and two processes do it one after another."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from forecache.base.steps import contract_step
 from forecache.base.table_names import FEATURES, TILES, kept_name
 from forecache.kit.installation import open_lake, open_state
 from forecache.lake.kept_definitions import list_contracts, read_definition
-from forecache.operations.kept_contracts import ContractUsers, retire_contracts
+from forecache.operations.kept_contracts import ContractUsers, find_contract_users, retire_contracts
+from forecache.realtime.release.folder import ReleasePointer
+from forecache.realtime.release.lake_state import ReleaseState, swap_state
 from forecache.serve.store import open_remote, open_store
 from forecache.serve.store.push_pull import remove_retired_contracts
 
@@ -47,6 +50,18 @@ def test_what_a_killed_removal_left_is_removed_by_the_next(shop: Settings, left:
     assert not path.exists()
     assert list_contracts(shop) == []
     assert retire_contracts(shop, NO_USERS) == []
+
+
+def test_nothing_is_removed_that_a_release_may_name_whose_files_are_not_found(shop: Settings) -> None:
+    open_lake(shop, below=FEATURES + NAME).write("one.parquet", b"x")
+    released = ReleaseState(ReleasePointer(current=2), numbered=2, inputs={1: "x", 2: "y"})
+    swap_state(open_lake(shop), "search", lambda _: released, begin=ReleaseState, floor=0)
+    users = find_contract_users(shop)
+    assert users.lost == ("release 1 of search", "release 2 of search")
+    assert retire_contracts(shop, users) == []
+    assert list_contracts(shop) == [(VIEW, CONTRACT)]
+    assert retire_contracts(shop, replace(users, needed_lost=())) == [NAME]
+    assert list_contracts(shop) == [(VIEW, CONTRACT)]
 
 
 def test_a_replica_removes_what_a_killed_removal_left(shop: Settings) -> None:
