@@ -304,10 +304,15 @@ def test_what_cannot_be_forked_is_refused_in_one_sentence(settings: Settings, tm
                 fork(far, "x")
 
 
-def test_a_trial_of_nothing_is_empty(settings: Settings) -> None:
+def test_a_trial_of_nothing_is_empty(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fork(settings, "x")
     assert (made.tables, made.models) == ({}, {})
-    assert own_bytes(trial_settings(settings, "x")) < 100_000
+    trial = trial_settings(settings, "x")
+    size = own_bytes(trial)
+    assert size < 100_000
+    listed = list(os.walk(trial.home_path))
+    monkeypatch.setattr(os, "walk", lambda _: [(folder, names, [*files, "gone"]) for folder, names, files in listed])
+    assert own_bytes(trial) == size
     assert not settings.home_path.exists()
 
 

@@ -13,7 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -210,6 +210,8 @@ def own_bytes(trial: Settings) -> int:
     total = sum(open_lake(trial).sizes().values()) if trial.lake_is_remote else 0
     for folder, _, files in os.walk(trial.home_path):
         places = [folder, *(os.path.join(folder, name) for name in files)]
-        for place in map(os.lstat, places):
-            total += place.st_blocks * 512 if place.st_nlink == 1 or place.st_mode & 0o40000 else 0
+        for path in places:
+            with suppress(FileNotFoundError):  # a run in the trial has removed it meanwhile
+                place = os.lstat(path)
+                total += place.st_blocks * 512 if place.st_nlink == 1 or place.st_mode & 0o40000 else 0
     return total
