@@ -16,10 +16,11 @@ from forecache.base.settings import Settings, trial_settings
 from forecache.base.steps import lake_step
 from forecache.kit.delta.files import RETENTION
 from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
-from forecache.kit.delta.tables import commit_partitions, open_table
+from forecache.kit.delta.tables import commit_partitions, open_table, replace_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.plugins.maintenance.table import remove_unused_files
+from forecache.plugins.plan.estimates import Estimator
 from forecache.plugins.trials import adopt as adopt_module
 from forecache.plugins.trials.adopt import adopt_partitions
 from forecache.plugins.trials.trial import fork
@@ -104,3 +105,24 @@ def test_a_trial_of_a_lake_that_was_replaced_is_left_out(settings: Settings, tri
     assert found == {}
     assert said == ["the trial local/x is left out: it was forked from a lake that was replaced since"]
     assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [1.0]
+
+
+def test_what_is_taken_over_is_no_measure_of_what_the_stage_takes(settings: Settings, tried: Settings) -> None:
+    rows = pa.table({"customer": [1]})
+    version = replace_table(
+        tried, "training_set_x", Schema.from_arrow(rows.schema), write_rows(rows, tried, "training_set_x")
+    )
+    told = {"splits": {"train": 1}, "cost": {"core_s": 90.0, "nights": 1}}
+    Stage(tried, "training_set", "x").record(
+        {None: StageOutcome(1, told, "training_set_x", version)}, {None: "label=ab"}, 9.0
+    )
+    stage = Stage(settings, "training_set", "x")
+
+    def take_over() -> StageOutcome:
+        found = adopt_module.adopt_table(stage, "training_set_x", "label=ab", state=(), progress=no_progress)
+        assert found is not None
+        return found
+
+    record, _ = stage.run_once("label=ab", take_over)
+    assert (record.seconds, record.details) == (0.0, {"splits": {"train": 1}})
+    assert Estimator(settings, ["x"]).estimate("training_set", "x", dates=0, rows=None).is_guess

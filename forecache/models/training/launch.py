@@ -234,10 +234,11 @@ def _train(
     night: date,
     progress: Progress,
 ) -> StageOutcome:
-    settings, spec = files.settings, files.spec
+    settings, spec, is_taken_over = files.settings, files.spec, False
     if not files.fetch_result():
         equal = (find(stage, spec.inputs, progress=progress) for find in find_hooks("find_equal_training"))
         there = next(filter(None, equal), None)
+        is_taken_over = there is not None
         if there is not None:
             take_training(files, there, pipeline, lock, night, run_id=stage.run_id)
         else:
@@ -258,7 +259,7 @@ def _train(
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }
     progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)
-    return StageOutcome(result["rows"]["train"], details)
+    return StageOutcome(result["rows"]["train"], details, seconds=0.0 if is_taken_over else None)
 
 
 def _run_workers(

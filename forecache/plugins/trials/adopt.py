@@ -138,7 +138,8 @@ def adopt_table(
             for name, content in found.state.items():
                 open_state(stage.settings).write(name, content)
             _report(stage, side, progress)
-            return StageOutcome(found.record.rows, _without_cost(found.record), table, version)
+            # No time of its own, by which later ones would be estimated.
+            return StageOutcome(found.record.rows, _without_cost(found.record), table, version, seconds=0.0)
     return None
 
 
