@@ -60,7 +60,8 @@ class NameDiff:
     @property
     def differs(self) -> bool:
         answered = self.requests and self.requests["requests"] and self.requests["same"] < self.requests["requests"]
-        return bool(self.tables or (self.models and self.models.differ) or answered)
+        of_models = self.models and (self.models.differ or self.models.failed_gate)
+        return bool(self.tables or of_models or answered)
 
     @property
     def answers(self) -> list[TableDiff]:

@@ -13,13 +13,15 @@ from forecache.base.errors import PipelinesFailedError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings, trial_settings
 from forecache.base.steps import WorkNeeded, only_look, try_step
-from forecache.declare import FeatureView
+from forecache.declare import FeatureView, Pipeline, Realtime
 from forecache.declare.as_of import newest_as_of
 from forecache.declare.loading import read_project
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration
-from forecache.lake.ledger import LEDGER_TABLE, newest_night, records_after
+from forecache.lake.ledger import LEDGER_TABLE, last_record, newest_night, records_after
 from forecache.lake.quality.pending_files import ProcessRun
+from forecache.lake.training_set import STAGE as TRAINING_SET
+from forecache.models.training.launch import STAGE as TRAIN
 from forecache.plugins.trials.trial import Trial, fork, hold_trial, read_trial, remove
 from forecache.runs import Job, ProcessExecutor, RunRequest, run_in_process, run_jobs
 
@@ -85,10 +87,23 @@ def differs(settings: Settings, name: str, nights: Nights) -> bool:
     return False
 
 
+def trains_otherwise(settings: Settings, declared: Nightly) -> bool:
+    """Tell if the declaration or the code of a training set or a training has changed since the last one."""
+    if not isinstance(declared, Pipeline | Realtime) or not declared.is_trained:
+        return False
+    of_set = f"label={declared.fingerprints.training_set}"
+    if isinstance(declared, Realtime):
+        of_set = f"examples={declared.examples_fingerprint}"
+    wanted = {TRAINING_SET: of_set, TRAIN: f"declared={declared.fingerprints.training}"}
+    rows = {stage: last_record(settings, stage, declared.name) for stage in wanted}
+    return any(row is not None and wanted[stage] not in row.inputs.split() for stage, row in rows.items())
+
+
 def choose(
     run: TrialRun, names: Sequence[str], ranges: Sequence[Nights] | None, job: Job
 ) -> dict[str, tuple[Nights, ...]]:
-    """The pipelines to run with their dates: those that differ, of the names or else of all; to train, all the names.
+    """The pipelines to run with their dates: those that differ, of the names or else of all; to train, all the names,
+    or else also those that would be trained otherwise.
 
     Those that an earlier run computed something of in the trial are among them: it may have been killed before it
     published. Without dates, a pipeline runs for the newest date that the environment that is deferred to has.
@@ -109,6 +124,7 @@ def choose(
         name: span
         for name, span in spans.items()
         if is_training
+        or (job != "nightly" and trains_otherwise(settings, project.nightly[name]))
         or computed & _subjects(project.nightly[name])
         or any(differs(settings, name, nights) for nights in span)
     }
