@@ -21,7 +21,7 @@ from forecache.kit.delta.tables import remove_table, table_exists
 from forecache.kit.installation import open_lake
 from forecache.kit.versioned.transfer import read_content
 from forecache.lake.features import STAGE as FEATURES_STAGE
-from forecache.lake.kept_definitions import KeptDefinition, list_contracts, read_definition, remove_definition
+from forecache.lake.kept_definitions import list_contracts, read_definition, remove_definition
 from forecache.lake.ledger import StageRecord, append_records, last_records, ledger_records
 from forecache.lake.quality.pending_files import Run
 from forecache.lake.stage_runner import hold_table_lock
@@ -136,16 +136,22 @@ def keep_contracts(run: Run, view: FeatureView, nights: Sequence[date]) -> None:
         for contract in others:
             who = " and ".join(users.alive.get((view.name, contract), ()))
             if who:
-                _keep(run, read_definition(settings, view.name, contract), max(nights), who)
+                _keep(run, (view.name, contract), max(nights), who)
         if not is_looking():
             retire_contracts(settings, users, view=view, run_id=run.run_id, progress=run.progress)
     except (ForecacheError, OSError) as error:
         _object(run, f"Earlier contracts of the view {view.name} could not be looked after: {error}")
 
 
-def _keep(run: Run, definition: KeptDefinition, night: date, who: str) -> None:
-    """Build, check and publish the newest date of a contract, unless a later one is published."""
-    settings, name = run.settings, definition.kept_name
+def _keep(run: Run, key: tuple[str, str], night: date, who: str) -> None:
+    """Build, check and publish the newest date of a view's contract, unless a later one is published."""
+    settings, gone = run.settings, f"The features that {who} was trained with are not built any more"
+    try:
+        definition = read_definition(settings, *key)
+    except DamagedError as error:
+        _object(run, f"{gone}: {error}")
+        return
+    name = definition.kept_name
     if definition.problem or any(each.as_of > str(night) for each in list_served_manifests(settings, [name])):
         return
     if is_looking():
@@ -159,7 +165,7 @@ def _keep(run: Run, definition: KeptDefinition, night: date, who: str) -> None:
     try:
         run_definition(KeptTask(settings, definition, (night,), run.run_id, rebuild), progress=run.progress)
     except ForecacheError as error:
-        _object(run, f"The features that {who} was trained with are not built any more: {error}")
+        _object(run, f"{gone}: {error}")
 
 
 def _object(run: Run, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.settings import Settings
 from forecache.base.steps import contract_step
 from forecache.base.table_names import FEATURES, TILES, kept_name
+from forecache.declare import Publish, load_pipeline
 from forecache.kit.installation import open_lake, open_state
-from forecache.lake.kept_definitions import list_contracts, read_definition
+from forecache.lake.kept_definitions import KeptDefinition, list_contracts, read_definition, write_definition
+from forecache.lake.quality.pending_files import ProcessRun
+from forecache.operations import kept_contracts
 from forecache.operations.kept_contracts import ContractUsers, find_contract_users, retire_contracts
 from forecache.realtime.release.folder import ReleasePointer
 from forecache.realtime.release.lake_state import ReleaseState, swap_state
@@ -109,3 +113,23 @@ def test_a_definition_that_cannot_be_read_is_named(shop: Settings, content: byte
     open_state(shop).write(DEFINITION, content)
     with pytest.raises(DamagedError, match=f"{CONTRACT}.json of the lake {what}"):
         read_definition(shop, VIEW, CONTRACT)
+
+
+def test_a_damaged_definition_does_not_end_the_other_contracts_of_its_view(
+    shop: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = shop.model_copy(update={"project": "windowed_project", "store_remote": ""})
+    view = replace(load_pipeline(shop, "spend").views[1], publish=Publish(max_psi=None))
+    others, built = ["1" * 16, "2" * 16], list[str]()
+    open_state(shop).write(f"views/{VIEW}/{others[0]}.json", b"{")
+    write_definition(shop, KeptDefinition(VIEW, others[1], "windowed_project"))
+    users = ContractUsers({(VIEW, each): ("release 1 of search",) for each in [CONTRACT, *others]}, frozenset())
+    monkeypatch.setattr(kept_contracts, "find_contract_users", lambda _: users)
+    monkeypatch.setattr(kept_contracts, "run_definition", lambda task, **_: built.append(task.definition.contract))
+    run = ProcessRun(shop)
+    kept_contracts.keep_contracts(run, view, [date(2026, 1, 9)])
+    assert built == [others[1]]
+    told = [reason for reason in run.objections if f"{others[0]}.json of the lake is damaged" in reason]
+    assert [reason.startswith("The features that release 1 of search was trained with are not") for reason in told] == [
+        True
+    ]
