@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from forecache.base.environments import LOCAL
+from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.table_names import AS_OF, PROVENANCE_COLUMNS
 from forecache.kit.delta.dataset import open_dataset
@@ -72,7 +74,14 @@ class Partition:
         uri = self.settings.table_uri(self.table)
         if "://" in uri:
             return (uri, file.path)
-        found = os.stat(Path(uri) / file.path)
+        try:
+            found = os.stat(Path(uri) / file.path)
+        except FileNotFoundError:
+            version = "" if self.version is None else f" of version {self.version}"
+            raise NotFoundError(
+                f"The table {self.table!r} of {self.settings.env or LOCAL} lacks the file {file.path}{version}.",
+                remedy="Maintenance removes files of earlier versions: compare later ones.",
+            ) from None
         return (found.st_dev, found.st_ino, found.st_size)
 
     def register(self, connection: Any, name: str, files: Sequence[DataFile]) -> None:
