@@ -294,7 +294,7 @@ def test_what_cannot_be_forked_is_refused_in_one_sentence(settings: Settings, tm
             fork(misplaced, "x")
         assert list(misplaced.trials_path.glob(".draft*")) == []
     add(settings, "numbers", 0)
-    served = load_settings("", home=settings.home_path, mlflow_uri="http://mlflow:5000")
+    served = load_settings("", home=settings.home_path, mlflow_uri="http://user:hush@mlflow:5000")
     with pytest.raises(Exception, match="on the MLflow server http://mlflow:5000"):
         fork(served, "x")
     if Path("/dev/shm").is_dir() and os.stat("/dev/shm").st_dev != os.stat(tmp_path).st_dev:
