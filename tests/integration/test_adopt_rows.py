@@ -14,11 +14,13 @@ from deltalake import Schema
 from forecache.base.results import no_progress
 from forecache.base.settings import Settings, trial_settings
 from forecache.base.steps import lake_step
+from forecache.declare import Training
 from forecache.kit.delta.files import RETENTION
 from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
 from forecache.kit.delta.tables import commit_partitions, open_table, replace_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.stage_runner import Stage, StageOutcome
+from forecache.models.training.spec import TrainingSpec
 from forecache.plugins.maintenance.table import remove_unused_files
 from forecache.plugins.plan.estimates import Estimator
 from forecache.plugins.trials import adopt as adopt_module
@@ -126,3 +128,25 @@ def test_what_is_taken_over_is_no_measure_of_what_the_stage_takes(settings: Sett
     record, _ = stage.run_once("label=ab", take_over)
     assert (record.seconds, record.details) == (0.0, {"splits": {"train": 1}})
     assert Estimator(settings, ["x"]).estimate("training_set", "x", dates=0, rows=None).is_guess
+
+
+@pytest.mark.parametrize("lost", ["spec.json", "model.lgb", "refit/model.lgb"])
+def test_a_training_that_lacks_a_file_is_left_out(settings: Settings, tried: Settings, lost: str) -> None:
+    folder = tried.training_path / "x" / "0123"
+    folder.mkdir(parents=True)
+    training = Training(num_as_of=1, every_days=1)
+    TrainingSpec(run_dir=str(folder), pipeline="x", table_uri="", table_version=0, inputs="", training=training).save()
+    for name, content in (("result.json", '{"refit": {}}'), ("model.lgb", "tree"), ("refit/model.lgb", "tree")):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    done = StageOutcome(1, {"run_dir": str(folder)})
+    Stage(tried, "train", "x").record({None: done}, {None: "declared=ab"}, 1.0)
+    stage, said = Stage(settings, "train", "x"), list[str]()
+
+    def find() -> Path | None:
+        return adopt_module.find_equal_training(stage, "declared=ab", progress=lambda what, _: said.append(what))
+
+    assert find() == folder
+    (folder / lost).unlink()
+    assert find() is None
+    assert said[-1].startswith("the trial local/x is left out, as it cannot be read: ")

@@ -5,6 +5,7 @@ commit with its own inputs, so a kill at any instant leaves what a kill of the r
 links to those of the trial, or in a bucket copies that the object store makes.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from forecache.kit.delta.writers import new_folder
 from forecache.kit.installation import open_state
 from forecache.lake.ledger import StageRecord, last_record, last_records
 from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
-from forecache.models.training.spec import RESULT_FILE
+from forecache.models.training.spec import REFIT, RESULT_FILE, SPEC_FILE, load_spec
 from forecache.plugins.trials.equal_work import OTHER_WORK, Numbers, OtherSide, other_sides
 from forecache.plugins.trials.share_files import share_files
 from forecache.scoring.tasks.prediction_file import open_output
@@ -176,9 +177,20 @@ def find_equal_training(stage: Stage, inputs: str, *, progress: Progress) -> Pat
             if theirs is not None:
                 folder = side.trial.training_path / stage.subject / Path(theirs.details["run_dir"]).name
                 if (folder / RESULT_FILE).is_file():
+                    _require_whole(folder)
                     _report(stage, side, progress)
                     return folder
     return None
+
+
+def _require_whole(folder: Path) -> None:
+    """Raise an error if a file of an ended training is missing or damaged, but for the model, which the gate judges."""
+    from forecache.models.registry.register import find_model_file
+
+    load_spec(folder / SPEC_FILE)
+    result = json.loads((folder / RESULT_FILE).read_text())
+    for place in (folder, folder / REFIT) if "refit" in result else (folder,):
+        find_model_file(place)
 
 
 @contextmanager
