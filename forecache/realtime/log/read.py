@@ -30,6 +30,20 @@ def newest_day(files: Iterable[DataFile]) -> date | None:
     return max({day for day in days if day < today} or days, default=None)
 
 
+def newest_days(settings: Settings, name: str, *, rows: int) -> set[date]:
+    """The newest days (UTC) of a log that have so many rows together, or all its days."""
+    found: dict[date, int] = {}
+    for file in active_files(open_table(settings, table_of(name))):
+        day = date.fromisoformat(str(file.partition[DAY]))
+        found[day] = found.get(day, 0) + file.rows
+    chosen = set[date]()
+    for day in sorted(found, reverse=True):
+        if sum(found[each] for each in chosen) >= rows:
+            break
+        chosen.add(day)
+    return chosen
+
+
 def read_log(
     settings: Settings,
     name: str,
