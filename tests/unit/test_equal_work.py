@@ -9,10 +9,12 @@ import pytest
 
 from forecache.base.environments import require_name
 from forecache.base.settings import load_settings
+from forecache.declare import load_pipeline
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.plugins.trials.equal_work import OTHER_WORK, OtherSide, other_sides
 from forecache.plugins.trials.run_trial import default_name
 from forecache.plugins.trials.trial import Trial
+from forecache.plugins.window_features.nights import day_states
 
 DAY, NEXT = date(2026, 1, 9), date(2026, 1, 10)
 
@@ -55,6 +57,19 @@ def test_rows_of_the_same_files_are_equal_only_if_the_trial_had_all_of_them(side
     assert side.find_difference("raw_sales@5 code=ab", "raw_sales@3 code=ab", DAY) != ""
     assert side.find_difference("raw_sales@6 label=ab", "raw_sales@6 label=ab", None) == ""
     assert side.find_difference("raw_sales@5 label=ab", "raw_sales@6 label=ab", None) != ""
+
+
+def test_days_of_files_that_were_corrected_in_between_are_not_equal(side: OtherSide, tmp_path: Path) -> None:
+    side = replace(side, trial=load_settings(home=tmp_path / "trial", project="windowed_project"))
+    view = load_pipeline(side.base, "spend").views[0]
+    for settings in (side.base, side.trial):
+        record_files(settings, [ingested("first", DAY, 3), ingested("next", NEXT, 4)])
+    theirs, ours = (day_states(settings, view)[NEXT] for settings in (side.trial, side.base))
+    assert side.find_difference(theirs, ours, NEXT) == ""
+    record_files(side.base, [replace(ingested("next", NEXT, 4), sha256="corrected")])
+    theirs, ours = (day_states(settings, view)[NEXT] for settings in (side.trial, side.base))
+    assert theirs == ours  # by names, versions and numbers of rows
+    assert side.find_difference(theirs, ours, NEXT).startswith("other files were ingested here, and there")
 
 
 def ingested(name: str, day: date, version: int) -> IngestedFile:
