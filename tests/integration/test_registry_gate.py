@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -531,6 +532,15 @@ def test_a_champion_whose_training_has_few_of_the_rows_is_judged_on_the_new_feat
         "champion 1 is judged on the new features, which favours the candidate: its training set has 600 of 1,500 test "
         "rows"
     )
+
+
+def test_a_champion_whose_training_set_was_cleaned_up_by_others_is_judged_on_the_new_features(after: After) -> None:
+    lake = after(good)
+    since, version = with_other_features(lake, same_rows=1.0)
+    DeltaTable(lake.table_uri(returns.training_table)).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    check = champion_check(run_gate(lake, since, version, actor="test"))
+    assert check.result == "warning"
+    assert re.search(r"favours the candidate: The data file part-\S+ .*is missing or damaged\.$", check.reason)
 
 
 def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(after: After) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from forecache.base.errors import InputError, NotFoundError
+from forecache.base.errors import DamagedError, InputError, NotFoundError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
@@ -237,7 +237,7 @@ def _find_rows_with_own_features(
     """The test rows of which the champion's training set has its own features, if these are most; and a check of it."""
     try:
         rows = find_common_rows(pipeline, (settings, before), (settings, candidate))
-    except (InputError, NotFoundError) as error:
+    except (InputError, NotFoundError, DamagedError) as error:
         why = error.message
     else:
         counts = f"{rows.num_rows:,} of {rows.of_rows:,} test rows"

@@ -10,6 +10,8 @@ from forecache.base.ranking import sizes_of
 from forecache.base.settings import Settings
 from forecache.base.table_names import AS_OF
 from forecache.declare import Trainable
+from forecache.kit.delta.damage import as_damaged_error
+from forecache.kit.delta.errors import translate_errors
 from forecache.models.registry.gate.examples import (
     CandidateModel,
     SplitExamples,
@@ -74,9 +76,10 @@ def find_common_rows(
 ) -> CommonRows:
     """The rows that are in the test splits of both models' training tables; of requests, those with the same rows.
 
-    Raises what `JudgedRows.read` does.
+    Raises what `JudgedRows.read` does, and DamagedError without a file of a training table.
     """
-    sides = [JudgedRows.read(settings, pipeline, version) for settings, version in (before, after)]
+    with translate_errors(as_damaged_error):
+        sides = [JudgedRows.read(settings, pipeline, version) for settings, version in (before, after)]
     others = [~np.isin(sides[0].keys, sides[1].keys), ~np.isin(sides[1].keys, sides[0].keys)]
     parts = np.concatenate([side.units[rows] for side, rows in zip(sides, others, strict=True)])
     old, new = (side.select(~np.isin(side.units, parts)) for side in sides)
