@@ -138,7 +138,7 @@ def test_rows_seen_before_their_commit_are_compared_once_it_has_followed(
     answering.ask(2, rivals=4)  # committed, and not in the live layer yet
     streaming.take(events[70:])
     streaming.tail()
-    answering.ask(4, rivals=4, seed=99)  # some keys pending, others from the layer
+    answering.ask(30, rivals=4, seed=99)  # some keys pending, some from the layer, some from both
     shown = [json.loads(body) for card in range(CARDS) if (body := answering.answers.one(str(card).encode()))]
     assert {each["source"] for each in shown} >= {"live"}
     assert None in {each.get("position", 0) for each in shown}, "a pending row is shown, without its offsets"

@@ -54,7 +54,7 @@ def test_a_store_file_that_was_changed_after_the_answers_is_found(settings: Sett
     file = open_store(settings, "product").layout.segment(manifest.segments[0].id) / "000.mdb"
     content = file.read_bytes()
     value = struct.pack("<f", np.float32(30 / 9))
-    assert content.count(value) == 1
+    assert value in content  # and perhaps in bytes that LMDB does not use, which are what memory held
     file.write_bytes(content.replace(value, struct.pack("<f", 99.0)))
     report = replayed(settings)
     states = {check.version.name: check for check in report.stores}

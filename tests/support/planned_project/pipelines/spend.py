@@ -80,7 +80,14 @@ spend = Pipeline(
     model=EstimatorModel(build=boosting),
     training=Training(num_as_of=3, every_days=1),
     outputs=(Output("next_spend", minimum=-1e6, maximum=1e6),),
-    gate=Gate("mae", floors={"mae": 1e6}, baseline=Baseline("spent_7d"), baseline_margin=-1e6, max_latency_ms=1e6),
+    gate=Gate(
+        "mae",
+        floors={"mae": 1e6},
+        baseline=Baseline("spent_7d"),
+        baseline_margin=-1e6,
+        max_latency_ms=1e6,
+        max_regression=1e6,
+    ),
     schedule=Schedule(cron="0 5 * * *"),
     publish=Publish(max_psi=None),
 )
