@@ -22,7 +22,8 @@ from reader_support import churn_rows, write_version
 from redis_nodes import RedisNodes
 
 from forecache.plugins.redis.client import connect, run_pipelined
-from forecache.plugins.redis.versions import RedisSnapshot, RedisStore, entry_key, mark_names
+from forecache.plugins.redis.snapshot import RedisSnapshot, entry_key, mark_names
+from forecache.plugins.redis.versions import RedisStore
 from forecache.serve.store import Store
 
 KEYS = [b"%06d" % number for number in range(5000)]
@@ -35,7 +36,7 @@ def fill(client: Any) -> list[SimpleNamespace]:
     """Write the entries of two segments, and the marks; returns the segments."""
     entries = {entry_key(b"churn:base:", key): b"x" * 60 for key in KEYS}
     entries |= {entry_key(b"churn:delta:", key): b"y" * 60 for key in KEYS[::50]}
-    run_pipelined(client, "set", [*entries.items(), *((name, 1) for name in mark_names("churn"))])
+    run_pipelined(client, "set", [*entries.items(), *((name, 1) for name in mark_names("churn", in_cluster=True))])
     return [SimpleNamespace(id="base"), SimpleNamespace(id="delta")]
 
 

@@ -18,7 +18,8 @@ from forecache.base.errors import ConflictError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.plugins.redis.client import connect
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
-from forecache.plugins.redis.versions import RedisStore, mark_names, open_redis_store, slot_of
+from forecache.plugins.redis.snapshot import mark_names, slot_of
+from forecache.plugins.redis.versions import RedisStore, open_redis_store
 from forecache.serve.store import open_store, publish
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -165,9 +166,9 @@ def test_a_small_segment_that_a_node_lost_does_not_uncover_what_it_had_replaced(
     base, delta = (segment.id for segment in open_store(cluster, "churn").snapshot().manifest.segments)
     assert client.delete(f"churn:{delta}:{{k00050}}") == 1
     assert client.exists(f"churn:{base}:{{k00050}}")
-    client.set(mark_names("churn")[slot], 1)
+    client.set(mark_names("churn", in_cluster=True)[slot], 1)
     version = served(RedisSource(cluster.redis_url))
-    with pytest.raises(UnavailableError, match="has lost entries of churn"):
+    with pytest.raises(UnavailableError, match="lost entries of it"):
         version.get_entry(b"00050")
     assert publish(cluster, IN_REDIS).details["targets"]["redis"]["loaded"] == 1
     assert served(RedisSource(cluster.redis_url)).get_entries(list(truth)) == list(truth.values())

@@ -1,5 +1,6 @@
 """The Redis back end against a real redis-server, alone and as a cluster of three."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from view_tables import OPEN, features, household, write_features
 from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.cli.commands.distribution import _load_redis
-from forecache.plugins.redis.client import connect
-from forecache.plugins.redis.reader import RedisSource
+from forecache.plugins.redis.client import connect, is_cluster, read_values
+from forecache.plugins.redis.reader import RedisSource, RemoteVersion
+from forecache.plugins.redis.snapshot import mark_names
 from forecache.plugins.redis.versions import RedisStore, open_redis_store
 from forecache.serve.store import open_store, publish, sync_targets
 
@@ -40,6 +42,12 @@ def redis_settings(url: str, settings: Settings) -> Iterator[Settings]:
 
 def entry_keys(client: Any) -> list[bytes]:
     return list(client.scan_iter(match="churn:*", count=5000))
+
+
+def open_served(source: RedisSource) -> RemoteVersion:
+    manifest = source.current()["churn"]
+    assert manifest is not None
+    return source.version(manifest)
 
 
 def test_a_published_version_is_served_from_redis(redis_settings: Settings) -> None:
@@ -134,6 +142,67 @@ def test_a_load_that_died_is_taken_up_and_what_it_left_is_unlinked(
     assert again.skipped, "the local version is published already; only Redis was behind"
     assert again.details["targets"]["redis"] == {"version": 2, "loaded": 1500, "unlinked": 0}
     assert len(entry_keys(store.client)) == 3000
+
+
+def test_a_key_that_redis_lost_is_never_unknown_also_if_all_is_loaded_again_before_it_is_judged(
+    redis_settings: Settings,
+) -> None:
+    write_night(redis_settings, predictions(scores(100)))
+    publish(redis_settings, IN_REDIS)
+    here, keys = open_store(redis_settings, "churn"), [b"00001", b"nobody"]
+    source = RedisSource(redis_settings.redis_url)
+    served = open_served(source)
+    expected = served.get_entries(keys)
+    assert expected[0] is not None
+    assert expected[1] is None
+    client = connect(redis_settings.redis_url)
+    client.flushall()
+    read_of_the_emptied = read_values(client, served.entry_names(keys))
+    with pytest.raises(UnavailableError, match="lost entries of it"):
+        served.get_entries(keys)
+    open_redis_store(redis_settings, "churn").load(here)
+    with pytest.raises(UnavailableError, match="lost entries of it"):
+        served.newest_entries(read_of_the_emptied)
+    assert not source.has_loaded_again(served), "not before the reader looks"
+    assert open_served(source).get_entries(keys) == expected
+    assert source.has_loaded_again(served), "so that it is opened anew"
+    client.close()
+
+
+def test_a_version_reads_as_published_until_the_load_after_the_next_and_then_not_at_all(
+    redis_settings: Settings,
+) -> None:
+    write_night(redis_settings, predictions(scores(1200)))
+    publish(redis_settings, IN_REDIS)
+    first, keys = open_served(RedisSource(redis_settings.redis_url)), [b"00001", b"nobody"]
+    expected = first.get_entries(keys)
+    for number, is_held in ((1, True), (2, False)):
+        night = NEXT_NIGHT.replace(day=number)
+        write_night(redis_settings, predictions(dict.fromkeys(scores(1200), 0.5 / number), night=night), night=night)
+        publish(redis_settings, IN_REDIS)
+        if is_held:
+            assert first.get_entries(keys) == expected
+    for key in keys:
+        with pytest.raises(UnavailableError, match="Redis has removed version 1 of churn"):
+            first.get_entry(key)
+
+
+def test_what_an_earlier_release_loaded_is_read_and_compared_once_by_the_next_load(redis_settings: Settings) -> None:
+    write_night(redis_settings, predictions(scores(100)))
+    publish(redis_settings, IN_REDIS)
+    client = connect(redis_settings.redis_url)
+    pointer = json.loads(client.get("forecache:churn:current"))
+    del pointer["load_before"]
+    pointer["load"] = 1
+    client.set("forecache:churn:current", json.dumps(pointer))
+    for name in mark_names("churn", in_cluster=is_cluster(client)):
+        client.set(name, 1) if is_cluster(client) else client.delete(name)
+    earlier = open_served(RedisSource(redis_settings.redis_url))
+    assert earlier.get_entries([b"00001", b"nobody"])[1] is None
+    client.delete(*[name for name in entry_keys(client) if name.endswith(b"{k00001}")])
+    assert publish(redis_settings, IN_REDIS).details["targets"]["redis"]["loaded"] == 1
+    assert open_served(RedisSource(redis_settings.redis_url)).get_entry(b"00001") is not None
+    client.close()
 
 
 def test_a_rollback_flips_redis_back(redis_settings: Settings) -> None:
@@ -271,9 +340,7 @@ def test_a_redis_that_may_evict_entries_is_refused_and_its_missing_keys_are_no_u
         write_night(current, predictions(scores(50)))
         publish(current, IN_REDIS)
         source = RedisSource(current.redis_url)
-        manifest = source.current()["churn"]
-        assert manifest is not None
-        served = source.version(manifest)
+        served = open_served(source)
         assert served.get_entries([b"00001", b"nobody"])[1] is None
         client.config_set("maxmemory-policy", "allkeys-lru")
         source.current()
@@ -288,9 +355,7 @@ def test_a_redis_that_may_evict_entries_is_refused_and_its_missing_keys_are_no_u
             publish(current, IN_REDIS)
         client.config_set("maxmemory-policy", "volatile-lru")
         publish(current, IN_REDIS)
-        manifest = source.current()["churn"]
-        assert manifest is not None
-        served = source.version(manifest)
+        served = open_served(source)
         with pytest.raises(UnavailableError, match="may have been evicted"):
             served.get_entry(b"nobody")
         open_redis_store(current, "churn").load(open_store(current, "churn"), verify=True)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from forecache.base.errors import UnavailableError
 from forecache.base.table_names import split_kept_name
 from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
-from forecache.plugins.redis.versions import RedisSnapshot, RedisStore, pipelines_in_redis
+from forecache.plugins.redis.snapshot import RedisSnapshot
+from forecache.plugins.redis.versions import RedisStore, pipelines_in_redis
 from forecache.serve.store import Manifest
 
 logger = logging.getLogger("forecache.reader")
@@ -93,6 +94,10 @@ class RedisSource:
     def version(self, manifest: Manifest) -> "RemoteVersion":
         return RemoteVersion(self, self._client, manifest, load=self._loads[manifest.pipeline])
 
+    def has_loaded_again(self, version: Any) -> bool:
+        """Return whether Redis was loaded since a version that it still serves was opened: then open it again."""
+        return isinstance(version, RemoteVersion) and version.load != self._loads[version.manifest.pipeline]
+
 
 class RemoteVersion(RedisSnapshot):
     """One version in Redis, as the reader reads it.
@@ -105,29 +110,19 @@ class RemoteVersion(RedisSnapshot):
     def __init__(self, source: RedisSource, client: Any, manifest: Manifest, *, load: int) -> None:
         super().__init__(client, manifest, load=load)
         self.source = source
-        self._store = RedisStore(client, manifest.pipeline)
 
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The entries of several keys in one round trip, and one more where a key is missing."""
-        found = self.source.call(lambda: super(RemoteVersion, self).get_entries(keys))
-        if None in found:
-            self.check_missing()
-        return found
+        return self.source.call(lambda: super(RemoteVersion, self).get_entries(keys))
 
-    def check_missing(self) -> None:
-        """Raise unless a missing key is really unknown, and not lost by Redis."""
-        policy = self.source.eviction_policy(self.manifest.pipeline)
-        if policy:
+    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """As of any snapshot; UnavailableError also if an entry is missing that Redis may have evicted."""
+        found = super().newest_entries(values)
+        if None in found and (policy := self.source.eviction_policy(self.manifest.pipeline)):
             raise UnavailableError(
                 f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
                 remedy="Set it to noeviction, and load again with `forecache store push`.",
             )
-        if not self.source.call(lambda: self._store.holds_version(self.manifest)):
-            # A key that is missing because its version was removed must not look like an unknown key.
-            raise UnavailableError(
-                f"Redis does not have version {self.manifest.version} of {self.manifest.pipeline} any more.",
-                remedy="Ask again: the reader is about to serve the next version.",
-            )
+        return found
 
     def warm(self) -> int:
         return 0

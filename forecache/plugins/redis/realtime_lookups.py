@@ -137,11 +137,7 @@ class RemoteReads:
         return Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **waits)
 
 
-_HELD_S = 1.0
-"""A version seen in Redis is not checked again for this time: it stays there until one publish after it is replaced."""
-
 _reads: "WeakKeyDictionary[RedisSource, RemoteReads]" = WeakKeyDictionary()
-_held: "WeakKeyDictionary[RemoteVersion, float]" = WeakKeyDictionary()
 
 
 async def read_remote(
@@ -173,8 +169,6 @@ async def read_remote(
         except UnavailableError as error:
             raise RemoteUnavailable(str(error)) from None
         start += count
-        if None in entries:
-            await _check_held(version, until)
         lookups.add_rows(each, bound, found, *matrix_of(entries, version.manifest.width))
     return found
 
@@ -184,18 +178,3 @@ def _reads_from(source: RedisSource) -> RemoteReads:
     if reads is None:
         reads = _reads[source] = RemoteReads(source.url, is_cluster=source.is_cluster)
     return reads
-
-
-async def _check_held(version: RemoteVersion, until: float) -> None:
-    """Check that Redis still has a version: a key missing because its version was removed is not an unknown key."""
-    if time.monotonic() - _held.get(version, 0.0) < _HELD_S:
-        return
-    checking = asyncio.get_running_loop().run_in_executor(None, version.check_missing)
-    try:
-        await asyncio.wait_for(asyncio.shield(checking), max(0.0, until - time.monotonic()))
-    except asyncio.TimeoutError:  # of Python 3.10, where it is no TimeoutError
-        checking.add_done_callback(lambda check: check.exception())
-        raise TooLate from None
-    except UnavailableError as error:
-        raise RemoteUnavailable(str(error)) from None
-    _held[version] = time.monotonic()

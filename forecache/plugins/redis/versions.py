@@ -4,22 +4,23 @@ Each entry of a segment is a string key of its own, so that nothing is ever over
 current; segments that neither it nor the version before uses are unlinked afterwards, by Redis in the background.
 
     forecache:pipelines                       set of the pipelines that are, or are being, loaded
-    forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous", "compared_at"}
+    forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "load", "previous", ...}
     forecache:<pipeline>:segments             set of segment ids that are, or are being, loaded
     <pipeline>:<segment id>:{k<key>}          an entry; the braces put a key's entries of all segments on one node
-    forecache:<pipeline>:{<tag>}              in a cluster, one for each of its slots: the number of the last load
+    forecache:<pipeline>:{<tag>}              the mark, in a cluster one for each of its slots: "<load> <load before>"
 
-The last ones are written after the entries. A node that was set back, or that started empty, has lost them, too: a key
-that is missing there is not answered as unknown, and the next load compares and loads everything again.
+Loads have numbers that are not used twice. Marks are written after the entries, with the pointer or before it, and each
+read of entries reads them too: a server that was emptied, set back, or loaded anew has not the mark that a reader
+expects, so a key that is missing there is not answered as unknown, and the next load compares and loads everything.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+import time
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import begin_work, is_looking
@@ -32,110 +33,13 @@ from forecache.plugins.redis.client import (
     read_values,
     run_on_each_primary,
     run_pipelined,
-    slot_tags,
     wait_for_replicas,
 )
+from forecache.plugins.redis.snapshot import RedisSnapshot, entry_key, key_prefix, mark_names
 from forecache.serve.store.layout import targets_lock
 from forecache.serve.store.manifest import Manifest, SegmentInfo, current_timestamp, manifest_from_json
-from forecache.serve.store.read.snapshot import Snapshot, values_of
+from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store
-from forecache.serve.store.values import matrix_of
-
-if TYPE_CHECKING:
-    import numpy as np
-
-
-class RedisSnapshot:
-    """Reads of one version in Redis; the same calls as `Snapshot`.
-
-    In a cluster, `load` is the number of a load after which the version was complete there.
-    """
-
-    def __init__(self, client: Any, manifest: Manifest, *, load: int) -> None:
-        self.manifest = manifest
-        self._client, self._load_number = client, load
-        self._marked = is_cluster(client)
-        self._prefixes = [key_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
-        self.names_per_key = len(self._prefixes) + self._marked
-
-    def get_entry(self, key: bytes) -> bytes | None:
-        """The entry of a key, with the row's provenance id if it has one of its own."""
-        return self.get_entries([key])[0]
-
-    def get(self, key: bytes) -> bytes | None:
-        """The JSON object of the served fields (of a packed version its numbers), None if the key is missing."""
-        return self.get_many([key])[0]
-
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
-        return values_of(self.get_entries(list(keys)), self.manifest)
-
-    def matrix(self, keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
-        """As `Snapshot.matrix`, of a packed version, in one round trip (one per node of a cluster)."""
-        return matrix_of(self.get_entries(keys), self.manifest.width)
-
-    def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The entries of several keys in one round trip (one per node of a cluster)."""
-        if not keys:
-            return []
-        return self.newest_entries(read_values(self._client, self.entry_names(keys)))
-
-    def entry_names(self, keys: Sequence[bytes]) -> list[list[bytes]]:
-        """For each key the Redis keys of its entries, one for each segment, the newest first; and the slot's mark."""
-        names = [[entry_key(prefix, key) for prefix in self._prefixes] for key in keys]
-        if self._marked:
-            marks = mark_names(self.manifest.pipeline)
-            for key, own in zip(keys, names, strict=True):
-                own.append(marks[slot_of(key)])
-        return names
-
-    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
-        """The newest entry of each key from the values of `entry_names`.
-
-        Raises UnavailableError if an entry is missing that the node may have lost.
-        """
-        layers, newest = len(self._prefixes), list[bytes | None]()
-        for start in range(0, len(values), self.names_per_key):
-            entries = values[start : start + layers]
-            if self._marked and entries[0] is None and int(values[start + layers] or 0) < self._load_number:
-                raise UnavailableError(
-                    f"A node of the Redis Cluster has lost entries of {self.manifest.pipeline}.",
-                    remedy="`forecache store push` or the next publish loads them again.",
-                )
-            newest.append(next((entry for entry in entries if entry is not None), None) or None)
-        return newest
-
-    def close(self) -> None:
-        """Does nothing: the client is another's."""
-
-    def __enter__(self) -> "RedisSnapshot":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def key_prefix(pipeline: str, segment: SegmentInfo) -> bytes:
-    return f"{pipeline}:{segment.id}:".encode()
-
-
-def entry_key(prefix: bytes, key: bytes) -> bytes:
-    # `k` keeps the braces from being empty if a key starts with `}`: Redis ignores an empty hash tag.
-    return prefix + b"{k" + key + b"}"
-
-
-def slot_of(key: bytes) -> int:
-    """The slot of a cluster that has the entries of a key."""
-    from redis.crc import key_slot
-
-    # Of the name, not of its part in braces alone: the first `}` ends that part, which may be in the key.
-    return key_slot(b"{k" + key + b"}")
-
-
-@cache
-def mark_names(pipeline: str) -> list[bytes]:
-    """For each slot of a cluster, the Redis key with the number of the last load that reached it."""
-    return [f"forecache:{pipeline}:{{{tag}}}".encode() for tag in slot_tags()]
-
 
 _BATCH = 1000
 _SCAN = 5000
@@ -144,6 +48,7 @@ _FLIP = """
 local seen = redis.call('GET', KEYS[1])
 if (seen or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[3]) end
 return 1
 """
 
@@ -152,10 +57,10 @@ if not string.find(redis.call('INFO', 'server'), 'run_id:' .. ARGV[2] .. '\\r', 
 for i = 3, #ARGV do redis.call('SET', ARGV[i], ARGV[1]) end
 return 1
 """
-_LEAST_MARK = """#!lua flags=allow-cross-slot-keys
-local least = math.huge
-for i = 1, #ARGV do least = math.min(least, tonumber(redis.call('GET', ARGV[i]) or 0)) end
-return least
+_OTHER_MARKS = """#!lua flags=allow-cross-slot-keys
+local others = 0
+for i = 2, #ARGV do if redis.call('GET', ARGV[i]) ~= ARGV[1] then others = others + 1 end end
+return others
 """
 
 
@@ -173,11 +78,15 @@ class RedisStore:
         return self.current_load()[0]
 
     def current_load(self) -> tuple[Manifest | None, int]:
-        """The manifest of the served version, None before the first, and the number of the load that completed it."""
+        """The manifest of the served version, None before the first, and the number of its last load, 0 without marks.
+
+        Outside of clusters, pointers of earlier releases have no marks.
+        """
         _, state = self._state()
-        return (
-            (manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0)) if state else (None, 0)
-        )
+        if not state:
+            return None, 0
+        is_marked = "load_before" in state or is_cluster(self.client)
+        return manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0) if is_marked else 0
 
     def compared_at(self) -> str:
         """Time at which every entry was last compared with a local store; "" for never."""
@@ -191,12 +100,6 @@ class RedisStore:
         if manifest is None:
             raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
         return RedisSnapshot(self.client, manifest, load=load)
-
-    def holds_version(self, manifest: Manifest) -> bool:
-        """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
-        _, state = self._state()
-        needed = {segment.id for segment in manifest.segments}
-        return bool(state) and needed <= {*_segment_ids(state), *state["previous"]}
 
     def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
         """Update Redis to a local store's served version: load missing segments, verify, flip, unlink unused ones.
@@ -266,12 +169,18 @@ class RedisStore:
             "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
-            "load": state.get("load", 0) + 1,
+            # Never a number of before, also if Redis was emptied since: readers know by it what may be missing.
+            "load": max(state.get("load", 0) + 1, time.time_ns() // 1_000_000),
+            "load_before": state.get("load", 0),
             "previous": state["previous"] if served else _segment_ids(state),
             "compared_at": current_timestamp() if verify else state.get("compared_at", ""),
         }
-        self._mark_slots(after["load"], primaries)
-        if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
+        keys: list[str | bytes] = [f"forecache:{self.pipeline}:current"]
+        if is_cluster(self.client):
+            self._mark_slots(after, primaries)
+        else:
+            keys += mark_names(self.pipeline, in_cluster=False)
+        if not self.client.eval(_FLIP, len(keys), *keys, raw, json.dumps(after).encode(), mark_of(after)):
             raise ConflictError(
                 f"Another publisher flipped {self.pipeline} in Redis meanwhile.", remedy="Its version stands."
             )
@@ -284,27 +193,33 @@ class RedisStore:
         with raise_unavailable("Redis", "Start it, then run again."):
             self.client.srem(_PIPELINES, self.pipeline)
             self.client.delete(f"forecache:{self.pipeline}:current")
+            # Before the entries: a reader that still has the version must not take their keys for unknown.
+            in_cluster = is_cluster(self.client)
+            marks = mark_names(self.pipeline, in_cluster=in_cluster)
+            if in_cluster:
+                run_pipelined(self.client, "unlink", [(name,) for name in marks])
+            else:
+                self.client.unlink(*marks)
             self._unlink({})
-            if is_cluster(self.client):
-                run_pipelined(self.client, "unlink", [(name,) for name in mark_names(self.pipeline)])
 
     def _has_lost_entries(self, state: dict[str, Any]) -> bool:
-        """Return whether a node of a cluster lacks what the last load wrote."""
-        if not state or not is_cluster(self.client):
+        """Return whether a mark is not that of the last load, so that what it wrote may be lost."""
+        if not state:
             return False
-        least = run_on_each_primary(self.client, _LEAST_MARK, mark_names(self.pipeline))
-        return min(map(int, least)) < state.get("load", 0)
+        mark = mark_of(state)
+        names = mark_names(self.pipeline, in_cluster=is_cluster(self.client))
+        if not is_cluster(self.client):
+            return bool(self.client.get(names[0]) != mark)
+        return any(run_on_each_primary(self.client, _OTHER_MARKS, names, lambda _: (mark,)))
 
-    def _mark_slots(self, load: int, primaries: dict[str, str]) -> None:
-        """Write the number of a load that is complete into each slot of a cluster; its replicas have all of it then.
+    def _mark_slots(self, state: dict[str, Any], primaries: dict[str, str]) -> None:
+        """Write the mark of a load that is complete into each slot of a cluster; its replicas have all of it then.
 
         Raises ConflictError if another process serves a slot than when the load began: it may lack entries.
         """
-        if not is_cluster(self.client):
-            return
         wait_for_replicas(self.client)
-        names = mark_names(self.pipeline)
-        results = run_on_each_primary(self.client, _SET_MARKS, names, lambda node: (load, primaries.get(node, "")))
+        names, mark = mark_names(self.pipeline, in_cluster=True), mark_of(state)
+        results = run_on_each_primary(self.client, _SET_MARKS, names, lambda node: (mark, primaries.get(node, "")))
         if not all(results):
             raise ConflictError(
                 f"A node of the Redis Cluster was lost, added or restarted while {self.pipeline} was loaded.",
@@ -381,6 +296,11 @@ def open_redis_store(settings: Settings, pipeline_name: str) -> RedisStore:
     """The Redis side of a pipeline's store; see `connect` for what it raises."""
     settings.refuse_in_trial("read or write Redis")
     return RedisStore(connect(settings.redis_url), pipeline_name)
+
+
+def mark_of(state: dict[str, Any]) -> bytes:
+    """The mark of the load that a pointer is of; pointers of earlier releases do not name the load before."""
+    return f"{state.get('load', 0)} {state.get('load_before', 0)}".encode()
 
 
 def _segment_ids(state: dict[str, Any]) -> list[str]:

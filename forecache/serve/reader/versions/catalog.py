@@ -166,7 +166,12 @@ class Catalog:
             manifest, served = current[name], self.answers.get(name)
             if manifest is None:
                 waiting.add(name)
-            elif served is None or served.manifest != manifest or isinstance(served.snapshot, PartialVersion):
+            elif (
+                served is None
+                or served.manifest != manifest
+                or isinstance(served.snapshot, PartialVersion)
+                or source.has_loaded_again(served.snapshot)
+            ):
                 self.history[name] = encode_served(manifest)
                 self._swap(name, source.version(manifest), run_on_loop, time.perf_counter())
         return waiting
