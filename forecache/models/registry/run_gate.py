@@ -240,10 +240,10 @@ def _find_rows_with_own_features(
     except (InputError, NotFoundError, DamagedError) as error:
         why = error.message
     else:
-        counts = f"{rows.num_rows:,} of {rows.of_rows:,} test rows"
-        if rows.num_rows >= _LEAST_SHARE * rows.of_rows:
+        counts = f"{rows.num_rows:,} of {rows.num_test_rows:,} test rows"
+        if rows.num_rows >= _LEAST_SHARE * rows.num_test_rows:
             note = f"champion {before.version} is judged on the features of its training, on {counts}"
-            return rows, Check("champion_features", True, rows.num_rows / rows.of_rows, None, note)
+            return rows, Check("champion_features", True, rows.num_rows / rows.num_test_rows, None, note)
         why = f"its training set has {counts}"
     note = f"champion {before.version} is judged on the new features, which favours the candidate: {why}"
     return None, Check("champion_features", True, None, None, note, warns=True)

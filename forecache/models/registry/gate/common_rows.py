@@ -24,8 +24,8 @@ from forecache.models.registry.model_versions import ModelVersion, judged_folder
 
 
 @dataclass(frozen=True)
-class JudgedRows:
-    """Rows of the test split of a model's training table, and the model."""
+class OwnTestRows:
+    """Rows of the test split of a model's own training table, and the model."""
 
     keys: NDArray[Any]  # texts of key and as-of date [n]
     units: NDArray[Any]  # texts of the request of each row [n]; without requests the keys
@@ -33,7 +33,7 @@ class JudgedRows:
     model: CandidateModel
 
     @classmethod
-    def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "JudgedRows":
+    def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "OwnTestRows":
         """All rows; raises what `read_examples`, `open_model` and `ModelVersion.training_table` do."""
         table, delta_version = version.training_table
         model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
@@ -44,7 +44,7 @@ class JudgedRows:
         keys, units = _read_names(settings, pipeline, table, delta_version)
         return cls(keys, units, examples, model)
 
-    def select(self, mask: NDArray[np.bool_]) -> "JudgedRows":
+    def select(self, mask: NDArray[np.bool_]) -> "OwnTestRows":
         """The rows of a mask, which has all rows of a request or none, in the order of their keys."""
         chosen, order = self.examples.select(mask), np.argsort(self.keys[mask], kind="stable")
         keys, units = self.keys[mask][order], self.units[mask][order]
@@ -56,19 +56,19 @@ class JudgedRows:
             weight=None if chosen.weight is None else chosen.weight[order],
             sizes=None if chosen.sizes is None else sizes_of(units),
         )
-        return JudgedRows(keys, units, ordered, self.model)
+        return OwnTestRows(keys, units, ordered, self.model)
 
     def scores(self, classes: tuple[str, ...]) -> Array:
         return score_features(self.model, self.examples.features, classes, self.examples.sizes)
 
 
 class CommonRows(NamedTuple):
-    """The same rows for two models, in the same order, and how many of its test rows these are for the second one."""
+    """The same test rows of two models, in the same order; `num_test_rows` is the number of all of the second model."""
 
-    before: JudgedRows
-    after: JudgedRows
+    before: OwnTestRows
+    after: OwnTestRows
     num_rows: int
-    of_rows: int
+    num_test_rows: int
 
 
 def find_common_rows(
@@ -76,10 +76,10 @@ def find_common_rows(
 ) -> CommonRows:
     """The rows that are in the test splits of both models' training tables; of requests, those with the same rows.
 
-    Raises what `JudgedRows.read` does, and DamagedError without a file of a training table.
+    Raises what `OwnTestRows.read` does, and DamagedError without a file of a training table.
     """
     with translate_errors(as_damaged_error):
-        sides = [JudgedRows.read(settings, pipeline, version) for settings, version in (before, after)]
+        sides = [OwnTestRows.read(settings, pipeline, version) for settings, version in (before, after)]
     others = [~np.isin(sides[0].keys, sides[1].keys), ~np.isin(sides[1].keys, sides[0].keys)]
     parts = np.concatenate([side.units[rows] for side, rows in zip(sides, others, strict=True)])
     old, new = (side.select(~np.isin(side.units, parts)) for side in sides)
