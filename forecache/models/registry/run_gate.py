@@ -26,8 +26,14 @@ from forecache.models.registry.alias_moves import (
     finish_move,
     reconcile_aliases,
 )
-from forecache.models.registry.gate.common_rows import CommonRows, find_common_rows
-from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
+from forecache.models.registry.gate.common_rows import CommonRows, OwnTestRows, find_common_rows
+from forecache.models.registry.gate.examples import (
+    CandidateModel,
+    SplitExamples,
+    open_judged_model,
+    open_model,
+    score_features,
+)
 from forecache.models.registry.gate.gate_checks import (
     Check,
     check_champion,
@@ -55,7 +61,6 @@ from forecache.models.registry.model_versions import (
     ROLLED_BACK,
     ModelVersion,
     find_champion,
-    judged_folder,
     model_version,
     registry_lock,
     verified_folder,
@@ -131,15 +136,11 @@ def _record_verdict(stage: Stage, candidate: ModelVersion, verdict: GateVerdict)
 def _judge_candidate(
     settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[GateVerdict, dict[str, str]]:
-    table, table_version = candidate.training_table
-    model = open_model(judged_folder(settings, candidate), pipeline.main_output.spec)
+    model, examples = open_judged_model(settings, pipeline, candidate, candidate.training_table)
     served = model
     if JUDGED_TAG in candidate.tags:
         served = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
     features = model.input_names(candidate.features)
-    examples = read_examples(
-        settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
-    )
     scores = score_features(model, examples.features, examples.classes, examples.sizes)
     label, weight, judge = examples.label, examples.weight, judge_of(pipeline, examples.sizes)
     metrics = judge.measure(label, scores, weight)
@@ -154,7 +155,7 @@ def _judge_candidate(
         checks.append(check_size(pipeline.trained_gate, served.size_bytes))
     compared = _ChampionComparison([])
     if before is not None and before.version != candidate.version and checks[0].passed:
-        compared = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
+        compared = _compare_with_champion(settings, pipeline, candidate, before, model, examples, scores)
     checks += compared.checks
     failed = [check.reason for check in checks if not check.passed]
     verdict = GateVerdict(
@@ -189,34 +190,25 @@ def _compare_with_champion(
     pipeline: Trainable,
     candidate: ModelVersion,
     before: ModelVersion,
+    model: CandidateModel,
     examples: SplitExamples,
     scores: Array,
 ) -> _ChampionComparison:
     checks = []
     if _has_other_features(settings, candidate, before):
-        rows, check = _find_rows_with_own_features(settings, pipeline, candidate, before)
+        rows, check = _find_rows_with_own_features(settings, pipeline, candidate, before, model, examples)
         if rows is not None:
             examples = rows.after.examples
             ours, theirs = (side.scores(examples.classes) for side in (rows.after, rows.before))
             return _compare_scores(pipeline, before, examples, ours, theirs, [check])
         checks.append(check)
-    table, table_version = candidate.training_table
     try:
-        model = open_model(judged_folder(settings, before), pipeline.main_output.spec)
-        same_rows = read_examples(
-            settings,
-            pipeline,
-            table=table,
-            version=table_version,
-            split="test",
-            features=model.input_names(before.features),
-            encoding=model.encoding,
-        )
+        champion, same_rows = open_judged_model(settings, pipeline, before, candidate.training_table)
     except InputError as error:
         # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return _ChampionComparison([Check("champion", True, None, None, note, confirm=True)])
-    champion_scores = score_features(model, same_rows.features, examples.classes, examples.sizes)
+    champion_scores = score_features(champion, same_rows.features, examples.classes, examples.sizes)
     return _compare_scores(pipeline, before, examples, scores, champion_scores, checks)
 
 
@@ -232,11 +224,17 @@ def _has_other_features(settings: Settings, candidate: ModelVersion, before: Mod
 
 
 def _find_rows_with_own_features(
-    settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion
+    settings: Settings,
+    pipeline: Trainable,
+    candidate: ModelVersion,
+    before: ModelVersion,
+    model: CandidateModel,
+    examples: SplitExamples,
 ) -> tuple[CommonRows | None, Check]:
     """The test rows of which the champion's training set has its own features, if these are most; and a check of it."""
     try:
-        rows = find_common_rows(pipeline, (settings, before), (settings, candidate))
+        theirs = OwnTestRows.read(settings, pipeline, before)
+        rows = find_common_rows(theirs, OwnTestRows.from_examples(settings, pipeline, candidate, model, examples))
     except (InputError, NotFoundError, DamagedError) as error:
         why = error.message
     else:

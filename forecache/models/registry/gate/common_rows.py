@@ -15,12 +15,11 @@ from forecache.kit.delta.errors import translate_errors
 from forecache.models.registry.gate.examples import (
     CandidateModel,
     SplitExamples,
-    open_model,
-    read_examples,
+    open_judged_model,
     score_features,
 )
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.model_versions import ModelVersion, judged_folder
+from forecache.models.registry.model_versions import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,23 @@ class OwnTestRows:
 
     @classmethod
     def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "OwnTestRows":
-        """All rows; raises what `read_examples`, `open_model` and `ModelVersion.training_table` do."""
-        table, delta_version = version.training_table
-        model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
-        examples = read_examples(
-            settings, pipeline, table=table, version=delta_version, split="test",
-            features=model.input_names(version.features), encoding=model.encoding,
-        )  # fmt: skip
-        keys, units = _read_names(settings, pipeline, table, delta_version)
+        """All rows; raises what `open_judged_model` does, and DamagedError without a file of the table."""
+        with translate_errors(as_damaged_error):
+            model, examples = open_judged_model(settings, pipeline, version, version.training_table)
+        return cls.from_examples(settings, pipeline, version, model, examples)
+
+    @classmethod
+    def from_examples(
+        cls,
+        settings: Settings,
+        pipeline: Trainable,
+        version: ModelVersion,
+        model: CandidateModel,
+        examples: SplitExamples,
+    ) -> "OwnTestRows":
+        """The rows that `open_judged_model` has read of the version's own training table."""
+        with translate_errors(as_damaged_error):
+            keys, units = _read_names(settings, pipeline, *version.training_table)
         return cls(keys, units, examples, model)
 
     def select(self, mask: NDArray[np.bool_]) -> "OwnTestRows":
@@ -71,19 +79,13 @@ class CommonRows(NamedTuple):
     num_test_rows: int
 
 
-def find_common_rows(
-    pipeline: Trainable, before: tuple[Settings, ModelVersion], after: tuple[Settings, ModelVersion]
-) -> CommonRows:
-    """The rows that are in the test splits of both models' training tables; of requests, those with the same rows.
-
-    Raises what `OwnTestRows.read` does, and DamagedError without a file of a training table.
-    """
-    with translate_errors(as_damaged_error):
-        sides = [OwnTestRows.read(settings, pipeline, version) for settings, version in (before, after)]
-    others = [~np.isin(sides[0].keys, sides[1].keys), ~np.isin(sides[1].keys, sides[0].keys)]
+def find_common_rows(before: OwnTestRows, after: OwnTestRows) -> CommonRows:
+    """The rows that both models have; of requests, those with the same rows."""
+    sides = (before, after)
+    others = (~np.isin(before.keys, after.keys), ~np.isin(after.keys, before.keys))
     parts = np.concatenate([side.units[rows] for side, rows in zip(sides, others, strict=True)])
     old, new = (side.select(~np.isin(side.units, parts)) for side in sides)
-    return CommonRows(old, new, len(new.keys), len(sides[1].keys))
+    return CommonRows(old, new, len(new.keys), len(after.keys))
 
 
 def _read_names(settings: Settings, pipeline: Trainable, table: str, version: int) -> tuple[NDArray[Any], NDArray[Any]]:
