@@ -153,7 +153,7 @@ def _judge_candidate(
         checks += check_scores(pipeline, examples, scores, metrics, baselines)
         checks.append(check_latency(pipeline.trained_gate, served, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, served.size_bytes))
-    compared = _ChampionComparison([])
+    compared = _ChampionComparison([], scores)
     if before is not None and before.version != candidate.version and checks[0].passed:
         compared = _compare_with_champion(settings, pipeline, candidate, before, model, examples, scores)
     checks += compared.checks
@@ -166,23 +166,29 @@ def _judge_candidate(
         metrics=metrics,
         baseline=best.metrics if best else {},
         baseline_name=best.name if best else "",
-        champion=compared.metrics,
+        champion=compared.champion_metrics,
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
+        compared=compared.metrics,
     )
     plots: dict[str, str] = {}
     for draw_verdict in find_hooks("draw_verdict"):
-        plots |= draw_verdict(pipeline, checks, scores, compared.scores)
+        plots |= draw_verdict(pipeline, checks, compared.scores, compared.champion_scores)
     return verdict, plots
 
 
 class _ChampionComparison(NamedTuple):
-    """The checks against the champion, its scores of the rows that both were judged on, and its metrics of these."""
+    """The checks against the champion, with the scores and the metrics of both models on the rows of the comparison.
+
+    The candidate has `metrics` only if these rows are a part of its test split.
+    """
 
     checks: list[Check]
-    scores: Array | None = None
+    scores: Array
+    champion_scores: Array | None = None
     metrics: Mapping[str, float] = {}
+    champion_metrics: Mapping[str, float] = {}
 
 
 def _compare_with_champion(
@@ -200,14 +206,18 @@ def _compare_with_champion(
         if rows is not None:
             examples = rows.after.examples
             ours, theirs = (side.scores(examples.classes) for side in (rows.after, rows.before))
-            return _compare_scores(pipeline, before, examples, ours, theirs, [check])
+            compared = _compare_scores(pipeline, before, examples, ours, theirs, [check])
+            if rows.num_rows == rows.num_test_rows:
+                return compared
+            metrics = judge_of(pipeline, examples.sizes).measure(examples.label, ours, examples.weight)
+            return compared._replace(metrics=metrics)
         checks.append(check)
     try:
         champion, same_rows = open_judged_model(settings, pipeline, before, candidate.training_table)
     except InputError as error:
         # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
-        return _ChampionComparison([Check("champion", True, None, None, note, confirm=True)])
+        return _ChampionComparison([Check("champion", True, None, None, note, confirm=True)], scores)
     champion_scores = score_features(champion, same_rows.features, examples.classes, examples.sizes)
     return _compare_scores(pipeline, before, examples, scores, champion_scores, checks)
 
@@ -263,7 +273,7 @@ def _compare_scores(
     if pipeline.task != "ranking":  # whose scores have no unit
         found.append(check_shift(pipeline, scores, champion_scores))
     metrics = judge_of(pipeline, examples.sizes).measure(examples.label, champion_scores, examples.weight)
-    return _ChampionComparison(found, champion_scores, metrics)
+    return _ChampionComparison(found, scores, champion_scores, champion_metrics=metrics)
 
 
 def _record_decision(
