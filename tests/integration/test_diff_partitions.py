@@ -409,3 +409,10 @@ def test_all_answers_change_if_one_of_their_columns_is_on_one_side_only(sides: t
     assert (found.added, found.gone, found.changed, found.answers_changed) == (1, 1, 0, 2)
     assert found.changed_share == 1.0
     assert compare(sides, answers=("score",)).changed_share == 0.5
+
+
+def test_an_answer_that_neither_side_has_yet_changes_none(sides: tuple[Settings, Settings]) -> None:
+    rows = [{"shop": "x", "customer": number, "score": 0.5} for number in range(4)]
+    write(sides[0], rows)
+    write(sides[1], [{**rows[0], "score": 0.75}, *rows[1:]])
+    assert compare(sides, answers=("score", "declared_since")).answers_changed == 1
