@@ -129,7 +129,7 @@ def compare_partitions(
         top: Keys that moved most, of each column of numbers or vectors.
 
     Raises:
-        InputError: A side has rows and lacks a column of the key.
+        InputError: A side has rows and lacks a column of the key, or both have one of different kinds.
     """
     ours, theirs = ({side.identity(file): file for file in side.files} for side in (before, after))
     table = after.table if after.files else before.table
