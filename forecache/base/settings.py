@@ -268,8 +268,8 @@ def _refuse_contradiction(
         variable = f"{PREFIX}{key.upper()}"
         ours, theirs = getattr(settings, key), getattr(given, key)
         if variable in variables and _comparable(ours) != _comparable(theirs):
-            may_be_url = "@" in f"{ours}{theirs}"  # with a password
-            is_shown = Settings.model_fields[key].repr and key not in chosen.secrets and not may_be_url
+            may_have_password = "@" in f"{ours}{theirs}"  # as a URL
+            is_shown = Settings.model_fields[key].repr and key not in chosen.secrets and not may_have_password
             says, has = (
                 (f" is {str(theirs)!r}", f" has {str(ours)!r}") if is_shown else (" is set", " has another value")
             )

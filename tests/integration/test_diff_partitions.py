@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from store_services import minio_server
 
-from forecache.base.errors import InputError, NotFoundError
+from forecache.base.errors import DamagedError, InputError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.statistics import psi
 from forecache.kit.delta.tables import append_rows
@@ -384,13 +384,17 @@ def test_a_missing_key_column_is_one_clear_error(sides: tuple[Settings, Settings
         compare(sides)
 
 
-def test_a_file_that_maintenance_has_removed_is_one_clear_error(sides: tuple[Settings, Settings]) -> None:
+def test_a_file_that_maintenance_has_removed_or_that_is_lost_is_one_clear_error(
+    sides: tuple[Settings, Settings],
+) -> None:
     for settings in sides:
         write(settings, [{"shop": "x", "customer": 1, "score": 0.5}])
     [file] = Path(sides[0].table_uri("t")).rglob("*.parquet")
     file.unlink()
     with pytest.raises(NotFoundError, match="The table 't' of local lacks the file .*parquet of version 0"):
         compare_partitions(*(Partition(settings, "t", DAY, 0) for settings in sides), KEY)
+    with pytest.raises(DamagedError, match="parquet of the table 't' is missing or damaged"):
+        compare(sides)
 
 
 def test_a_key_of_two_kinds_is_one_clear_error(sides: tuple[Settings, Settings]) -> None:
@@ -409,3 +413,10 @@ def test_all_answers_change_if_one_of_their_columns_is_on_one_side_only(sides: t
     assert (found.added, found.gone, found.changed, found.answers_changed) == (1, 1, 0, 2)
     assert found.changed_share == 1.0
     assert compare(sides, answers=("score",)).changed_share == 0.5
+
+
+def test_an_answer_that_neither_side_has_yet_changes_none(sides: tuple[Settings, Settings]) -> None:
+    rows = [{"shop": "x", "customer": number, "score": 0.5} for number in range(4)]
+    write(sides[0], rows)
+    write(sides[1], [{**rows[0], "score": 0.75}, *rows[1:]])
+    assert compare(sides, answers=("score", "declared_since")).answers_changed == 1

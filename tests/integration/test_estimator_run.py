@@ -108,6 +108,19 @@ def test_the_same_inputs_give_the_same_file(churn: tuple[Settings, StageResult, 
     assert again.details["weights_digest"] == first.details["weights_digest"]
 
 
+def test_a_training_that_was_killed_before_it_was_recorded_is_recorded_without_a_time(
+    churn: tuple[Settings, StageResult, list[str]], tmp_path: Path
+) -> None:
+    settings = settings_in(tmp_path)
+    shutil.copytree(churn[0].home_path, settings.home_path)
+    shutil.rmtree(settings.table_uri("stage_ledger"))
+    assert not train(settings, churn_trees, NIGHT).skipped
+    recorded = last_record(settings, "train", "churn_trees")
+    assert recorded is not None
+    assert (recorded.rows, recorded.seconds) == (3000, 0.0)
+    assert "nights" not in recorded.details["cost"]  # by which plans estimate
+
+
 def test_the_registered_model_is_a_booster_with_run_metrics_and_report(
     churn: tuple[Settings, StageResult, list[str]],
 ) -> None:

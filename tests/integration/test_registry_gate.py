@@ -505,16 +505,29 @@ def champion_check(verdict: GateVerdict) -> Check:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
-def test_a_champion_of_other_features_is_judged_on_those_of_its_training(after: After, share: float) -> None:
+def test_a_champion_of_other_features_is_judged_on_those_of_its_training(
+    after: After, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = after(good)
     since, version = with_other_features(lake, same_rows=share)
+    drawn: list[tuple[int, int]] = []
+
+    def draw(_: object, __: object, scores: np.ndarray, champion: np.ndarray) -> dict[str, str]:
+        drawn.append((len(scores), len(champion)))
+        return {}
+
+    monkeypatch.setattr(gate_module, "find_hooks", lambda _: [draw])
     verdict = run_gate(lake, since, version, actor="test")
+    assert drawn == [(round(1500 * share),) * 2]
     assert verdict.champion == pytest.approx(champion_metrics(lake, 2, share), abs=1e-6)
     check = champion_check(verdict)
     assert (check.result, check.value) == ("reported", share)
     of = f"{round(1500 * share):,} of 1,500 test rows"
     assert check.reason == f"champion 1 is judged on the features of its training, on {of}"
+    report = write_report(lake, since, version).read_text()
+    assert ("This version, test rows of both" in report, "Champion 1, test rows of both" in report) == (share < 1,) * 2
     # The candidate undoes the change of `visits`, so both give the same scores of the same rows, up to a constant.
+    assert verdict.compared.get("roc_auc") == (None if share == 1.0 else pytest.approx(verdict.champion["roc_auc"]))
     [gain] = [each for each in verdict.checks if each.name == "champion"]
     assert gain.value == pytest.approx(0.0, abs=1e-6)
     assert (verdict.state, verdict.champion_after) == ("passed", version)

@@ -26,8 +26,14 @@ from forecache.models.registry.alias_moves import (
     finish_move,
     reconcile_aliases,
 )
-from forecache.models.registry.gate.common_rows import CommonRows, find_common_rows
-from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
+from forecache.models.registry.gate.common_rows import CommonRows, OwnTestRows, find_common_rows
+from forecache.models.registry.gate.examples import (
+    CandidateModel,
+    SplitExamples,
+    open_judged_model,
+    open_model,
+    score_features,
+)
 from forecache.models.registry.gate.gate_checks import (
     Check,
     check_champion,
@@ -55,7 +61,6 @@ from forecache.models.registry.model_versions import (
     ROLLED_BACK,
     ModelVersion,
     find_champion,
-    judged_folder,
     model_version,
     registry_lock,
     verified_folder,
@@ -131,15 +136,11 @@ def _record_verdict(stage: Stage, candidate: ModelVersion, verdict: GateVerdict)
 def _judge_candidate(
     settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[GateVerdict, dict[str, str]]:
-    table, table_version = candidate.training_table
-    model = open_model(judged_folder(settings, candidate), pipeline.main_output.spec)
+    model, examples = open_judged_model(settings, pipeline, candidate, candidate.training_table)
     served = model
     if JUDGED_TAG in candidate.tags:
         served = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
     features = model.input_names(candidate.features)
-    examples = read_examples(
-        settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
-    )
     scores = score_features(model, examples.features, examples.classes, examples.sizes)
     label, weight, judge = examples.label, examples.weight, judge_of(pipeline, examples.sizes)
     metrics = judge.measure(label, scores, weight)
@@ -152,9 +153,9 @@ def _judge_candidate(
         checks += check_scores(pipeline, examples, scores, metrics, baselines)
         checks.append(check_latency(pipeline.trained_gate, served, examples.features, examples.sizes))
         checks.append(check_size(pipeline.trained_gate, served.size_bytes))
-    compared = _ChampionComparison([])
+    compared = _ChampionComparison([], scores)
     if before is not None and before.version != candidate.version and checks[0].passed:
-        compared = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
+        compared = _compare_with_champion(settings, pipeline, candidate, before, model, examples, scores)
     checks += compared.checks
     failed = [check.reason for check in checks if not check.passed]
     verdict = GateVerdict(
@@ -165,23 +166,29 @@ def _judge_candidate(
         metrics=metrics,
         baseline=best.metrics if best else {},
         baseline_name=best.name if best else "",
-        champion=compared.metrics,
+        champion=compared.champion_metrics,
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
+        compared=compared.metrics,
     )
     plots: dict[str, str] = {}
     for draw_verdict in find_hooks("draw_verdict"):
-        plots |= draw_verdict(pipeline, checks, scores, compared.scores)
+        plots |= draw_verdict(pipeline, checks, compared.scores, compared.champion_scores)
     return verdict, plots
 
 
 class _ChampionComparison(NamedTuple):
-    """The checks against the champion, its scores of the rows that both were judged on, and its metrics of these."""
+    """The checks against the champion, with the scores and the metrics of both models on the rows of the comparison.
+
+    The candidate has `metrics` only if these rows are a part of its test split.
+    """
 
     checks: list[Check]
-    scores: Array | None = None
+    scores: Array
+    champion_scores: Array | None = None
     metrics: Mapping[str, float] = {}
+    champion_metrics: Mapping[str, float] = {}
 
 
 def _compare_with_champion(
@@ -189,34 +196,29 @@ def _compare_with_champion(
     pipeline: Trainable,
     candidate: ModelVersion,
     before: ModelVersion,
+    model: CandidateModel,
     examples: SplitExamples,
     scores: Array,
 ) -> _ChampionComparison:
     checks = []
     if _has_other_features(settings, candidate, before):
-        rows, check = _find_rows_with_own_features(settings, pipeline, candidate, before)
+        rows, check = _find_rows_with_own_features(settings, pipeline, candidate, before, model, examples)
         if rows is not None:
             examples = rows.after.examples
             ours, theirs = (side.scores(examples.classes) for side in (rows.after, rows.before))
-            return _compare_scores(pipeline, before, examples, ours, theirs, [check])
+            compared = _compare_scores(pipeline, before, examples, ours, theirs, [check])
+            if rows.num_rows == rows.num_test_rows:
+                return compared
+            metrics = judge_of(pipeline, examples.sizes).measure(examples.label, ours, examples.weight)
+            return compared._replace(metrics=metrics)
         checks.append(check)
-    table, table_version = candidate.training_table
     try:
-        model = open_model(judged_folder(settings, before), pipeline.main_output.spec)
-        same_rows = read_examples(
-            settings,
-            pipeline,
-            table=table,
-            version=table_version,
-            split="test",
-            features=model.input_names(before.features),
-            encoding=model.encoding,
-        )
+        champion, same_rows = open_judged_model(settings, pipeline, before, candidate.training_table)
     except InputError as error:
         # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
-        return _ChampionComparison([Check("champion", True, None, None, note, confirm=True)])
-    champion_scores = score_features(model, same_rows.features, examples.classes, examples.sizes)
+        return _ChampionComparison([Check("champion", True, None, None, note, confirm=True)], scores)
+    champion_scores = score_features(champion, same_rows.features, examples.classes, examples.sizes)
     return _compare_scores(pipeline, before, examples, scores, champion_scores, checks)
 
 
@@ -232,18 +234,24 @@ def _has_other_features(settings: Settings, candidate: ModelVersion, before: Mod
 
 
 def _find_rows_with_own_features(
-    settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion
+    settings: Settings,
+    pipeline: Trainable,
+    candidate: ModelVersion,
+    before: ModelVersion,
+    model: CandidateModel,
+    examples: SplitExamples,
 ) -> tuple[CommonRows | None, Check]:
     """The test rows of which the champion's training set has its own features, if these are most; and a check of it."""
     try:
-        rows = find_common_rows(pipeline, (settings, before), (settings, candidate))
+        theirs = OwnTestRows.read(settings, pipeline, before)
+        rows = find_common_rows(theirs, OwnTestRows.from_examples(settings, pipeline, candidate, model, examples))
     except (InputError, NotFoundError, DamagedError) as error:
         why = error.message
     else:
-        counts = f"{rows.num_rows:,} of {rows.of_rows:,} test rows"
-        if rows.num_rows >= _LEAST_SHARE * rows.of_rows:
+        counts = f"{rows.num_rows:,} of {rows.num_test_rows:,} test rows"
+        if rows.num_rows >= _LEAST_SHARE * rows.num_test_rows:
             note = f"champion {before.version} is judged on the features of its training, on {counts}"
-            return rows, Check("champion_features", True, rows.num_rows / rows.of_rows, None, note)
+            return rows, Check("champion_features", True, rows.num_rows / rows.num_test_rows, None, note)
         why = f"its training set has {counts}"
     note = f"champion {before.version} is judged on the new features, which favours the candidate: {why}"
     return None, Check("champion_features", True, None, None, note, warns=True)
@@ -265,7 +273,7 @@ def _compare_scores(
     if pipeline.task != "ranking":  # whose scores have no unit
         found.append(check_shift(pipeline, scores, champion_scores))
     metrics = judge_of(pipeline, examples.sizes).measure(examples.label, champion_scores, examples.weight)
-    return _ChampionComparison(found, champion_scores, metrics)
+    return _ChampionComparison(found, scores, champion_scores, champion_metrics=metrics)
 
 
 def _record_decision(

@@ -234,16 +234,15 @@ def _train(
     night: date,
     progress: Progress,
 ) -> StageOutcome:
-    settings, spec, is_taken_over = files.settings, files.spec, False
+    settings, spec, has_trained = files.settings, files.spec, False
     if not files.fetch_result():
         equal = (find(stage, spec.inputs, progress=progress) for find in find_hooks("find_equal_training"))
-        there = next(filter(None, equal), None)
-        is_taken_over = there is not None
-        if there is not None:
+        if there := next(filter(None, equal), None):
             take_training(files, there, pipeline, lock, night, run_id=stage.run_id)
         else:
             spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
             _run_workers(pipeline, plan, replace(files, spec=spec), lock, night, stage.run_id, progress)
+            has_trained = True
     result = json.loads((spec.folder / RESULT_FILE).read_text())
     cost = cost_record(read_events(spec.folder / METRICS_FILE))
     details = {
@@ -259,7 +258,8 @@ def _train(
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }
     progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)
-    return StageOutcome(result["rows"]["train"], details, seconds=0.0 if is_taken_over else None)
+    # No time for what a trial, or a run that was killed before it recorded it, has trained: plans estimate by it.
+    return StageOutcome(result["rows"]["train"], details, seconds=None if has_trained else 0.0)
 
 
 def _run_workers(

@@ -9,7 +9,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.kit.delta.tables import table_exists
-from forecache.realtime.log.read import newest_days, read_log
+from forecache.realtime.log.read import read_newest
 from forecache.realtime.log.record import table_of
 
 REQUESTS = 1_000
@@ -25,10 +25,7 @@ def compare_requests(before: Settings, after: Settings, name: str) -> dict[str, 
     """
     if not is_installed("explain") or not table_exists(before, table_of(name)):
         return None
-    logged: list[dict[str, Any]] = []
-    days = newest_days(before, name, rows=REQUESTS)
-    for batch in read_log(before, name, days=days, columns=["request_id", "request"]):
-        logged = [*logged, *batch.slice(max(0, len(batch) - REQUESTS)).to_pylist()][-REQUESTS:]
+    logged = read_newest(before, name, rows=REQUESTS, columns=["request_id", "request"])
     open_release = load_hook("explain", "open_current_release")
     try:
         with open_release(before, name) as ours, open_release(after, name) as theirs:

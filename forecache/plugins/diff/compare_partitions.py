@@ -85,7 +85,7 @@ class PartitionDiff:
 
     Attributes:
         changed: Keys of both sides with another value in any column; `answers_changed` in one of `answers`, or all of
-            them if one side lacks one.
+            them if one side alone has one of these.
         sampled: Keys on which ranks, lists and quantiles are compared; all if there are no more.
         is_same_files: Both sides consist of the same files, which were not read.
     """
@@ -129,7 +129,7 @@ def compare_partitions(
         top: Keys that moved most, of each column of numbers or vectors.
 
     Raises:
-        InputError: A side has rows and lacks a column of the key.
+        InputError: A side has rows and lacks a column of the key, or both have one of different kinds.
     """
     ours, theirs = ({side.identity(file): file for file in side.files} for side in (before, after))
     table = after.table if after.files else before.table
@@ -189,7 +189,8 @@ class _PartitionComparison:
         sides = [f"{keys}{side}_sample" for side, types in zip(("before", "after"), self.types, strict=True) if types]
         sampled = self._one(f"SELECT count(*) FROM ({' UNION '.join(sides)})")[0]
         counts, found = self._compare_rows()
-        if all(self.types) and not {*about.answers} <= {*self.common}:  # an answer of one side alone changes each
+        one_sided = {*self.names} - {*self.common}
+        if all(self.types) and one_sided & {*about.answers}:
             counts = replace(counts, answers_changed=about.rows_before - counts.gone)
         samples = [{name: self._sample(side, name) for name in self.names} for side in (0, 1)]
         bins = {name: choose_bins(self.kinds[name], samples[0][name], samples[1][name]) for name in self.names}

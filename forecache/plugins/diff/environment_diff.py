@@ -24,7 +24,7 @@ from forecache.plugins.diff.served_answers import compare_served
 
 @dataclass(frozen=True)
 class TableDiff:
-    """A table that differs; `reasons` are the inputs of its stage that do."""
+    """A table that was compared; `reasons` are the inputs of its stage that differ, if its rows do."""
 
     about: ComparedTable
     reasons: Sequence[str]

@@ -51,17 +51,16 @@ def _explain_side(
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     try:
         scored = _rows_of(side, pipeline.prediction_table, version, pipeline.key, wanted)
-        made = [
-            row
-            for row in all_records(side.settings, SCORE, pipeline.name)
-            if row.night == side.night and (version is None or row.delta_version <= version)
+        records = [
+            record
+            for record in all_records(side.settings, SCORE, pipeline.name)
+            if record.night == side.night and (version is None or record.delta_version <= version)
         ]
-        table = made[-1].details["feature_table"] if made else pipeline.feature_table
+        table = records[-1].details["feature_table"] if records else pipeline.feature_table
         for key in wanted:
-            row = scored[key]
-            made_of = row["feature_version"]
-            features = _rows_of(side, table, made_of, pipeline.key, [key])[key]
-            found[key] = explain(side.settings, pipeline, row["model_version"], table, made_of, side.night, features)
+            model_version, table_version = scored[key]["model_version"], scored[key]["feature_version"]
+            features = _rows_of(side, table, table_version, pipeline.key, [key])[key]
+            found[key] = explain(side.settings, pipeline, model_version, table, table_version, side.night, features)
     except ForecacheError as error:
         return {key: found.get(key, {"missing": str(error)}) for key in wanted}
     except KeyError as error:

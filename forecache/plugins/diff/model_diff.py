@@ -7,7 +7,7 @@ from typing import Any
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
-from forecache.models.registry.gate.common_rows import find_common_rows
+from forecache.models.registry.gate.common_rows import OwnTestRows, find_common_rows
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.model_versions import ModelVersion, find_champion, list_models
 
@@ -79,7 +79,7 @@ def _measure_both(
     Each model gets the features of its own training table; the labels are those of the newer one. Of a real-time model
     only the requests count of which both have the same rows.
     """
-    chosen = find_common_rows(pipeline, (before, old), (after, new))
+    chosen = find_common_rows(OwnTestRows.read(before, pipeline, old), OwnTestRows.read(after, pipeline, new))
     examples = chosen.after.examples
     if not chosen.num_rows:
         return {}, 0

@@ -13,6 +13,7 @@ from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.table_names import AS_OF, PROVENANCE_COLUMNS
 from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.errors import damaged_file
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.log import active_files
 from forecache.kit.delta.tables import open_table, table_exists
@@ -77,9 +78,11 @@ class Partition:
         try:
             found = os.stat(Path(uri) / file.path)
         except FileNotFoundError:
-            version = "" if self.version is None else f" of version {self.version}"
+            if self.version is None:
+                raise damaged_file(file.path, self.table) from None
             raise NotFoundError(
-                f"The table {self.table!r} of {self.settings.env or LOCAL} lacks the file {file.path}{version}.",
+                f"The table {self.table!r} of {self.settings.env or LOCAL} lacks the file {file.path} of version "
+                f"{self.version}.",
                 remedy="Maintenance removes files of earlier versions: compare later ones.",
             ) from None
         return (found.st_dev, found.st_ino, found.st_size)

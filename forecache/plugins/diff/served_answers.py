@@ -16,7 +16,7 @@ from forecache.declare.realtime.realtime import stored_values_of
 from forecache.kit.delta.tables import table_exists
 from forecache.lake.query import bounded_database, quote_name
 from forecache.plugins.diff.partition import Partition
-from forecache.realtime.log.read import newest_days, read_log
+from forecache.realtime.log.read import read_newest
 from forecache.realtime.log.record import table_of
 from forecache.serve.store.keys import escape_part
 
@@ -83,14 +83,10 @@ def requested_keys(settings: Settings, name: str, project: Project) -> tuple[lis
 
 def _read_requests(settings: Settings, model: str) -> list[Any]:
     """The newest logged requests, parsed, the newest first."""
-    bodies: list[bytes] = []
-    days = newest_days(settings, model, rows=_MOST_REQUESTS)
-    for batch in read_log(settings, model, days=days, columns=["request"]):
-        bodies = [*bodies, *batch.column("request").to_pylist()][-_MOST_REQUESTS:]
     parsed = []
-    for body in reversed(bodies):
+    for row in reversed(read_newest(settings, model, rows=_MOST_REQUESTS, columns=["request"])):
         try:
-            parsed.append(orjson.loads(body))
+            parsed.append(orjson.loads(row["request"]))
         except orjson.JSONDecodeError:  # logged as it arrived
             continue
     return parsed

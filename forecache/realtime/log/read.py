@@ -1,5 +1,6 @@
 """Read a request log, without Spark, and show its records to people and scripts."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -28,20 +29,6 @@ def newest_day(files: Iterable[DataFile]) -> date | None:
     days = {date.fromisoformat(str(file.partition[DAY])) for file in files}
     today = datetime.now(timezone.utc).date()
     return max({day for day in days if day < today} or days, default=None)
-
-
-def newest_days(settings: Settings, name: str, *, rows: int) -> set[date]:
-    """The newest days (UTC) of a log that have so many rows together, or all its days."""
-    found: dict[date, int] = {}
-    for file in active_files(open_table(settings, table_of(name))):
-        day = date.fromisoformat(str(file.partition[DAY]))
-        found[day] = found.get(day, 0) + file.rows
-    chosen = set[date]()
-    for day in sorted(found, reverse=True):
-        if sum(found[each] for each in chosen) >= rows:
-            break
-        chosen.add(day)
-    return chosen
 
 
 def read_log(
@@ -92,6 +79,28 @@ def read_log(
                 day = pa.array([date.fromisoformat(str(file.partition[DAY]))] * batch.num_rows, pa.date32())
                 arrays = [day if each == DAY else batch.column(each) for each in wanted]
                 yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema([schema().field(each) for each in wanted]))
+
+
+def read_newest(settings: Settings, name: str, *, rows: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the newest rows of a log, at most so many, the newest last; only the newest days are read."""
+    found: list[dict[str, Any]] = []
+    for batch in read_log(settings, name, days=_newest_days(settings, name, rows), columns=columns):
+        found = [*found, *batch.slice(max(0, len(batch) - rows)).to_pylist()][-rows:]
+    return found
+
+
+def _newest_days(settings: Settings, name: str, rows: int) -> set[date]:
+    """The newest days (UTC) of a log that have so many rows together, or all its days."""
+    found = Counter[date]()
+    for file in active_files(open_table(settings, table_of(name))):
+        found[date.fromisoformat(str(file.partition[DAY]))] += file.rows
+    chosen = set[date]()
+    for day in sorted(found, reverse=True):
+        if rows <= 0:
+            break
+        chosen.add(day)
+        rows -= found[day]
+    return chosen
 
 
 def _paths_since(table: "DeltaTable", since: datetime) -> set[str]:

@@ -15,17 +15,16 @@ from forecache.kit.delta.errors import translate_errors
 from forecache.models.registry.gate.examples import (
     CandidateModel,
     SplitExamples,
-    open_model,
-    read_examples,
+    open_judged_model,
     score_features,
 )
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.model_versions import ModelVersion, judged_folder
+from forecache.models.registry.model_versions import ModelVersion
 
 
 @dataclass(frozen=True)
-class JudgedRows:
-    """Rows of the test split of a model's training table, and the model."""
+class OwnTestRows:
+    """Rows of the test split of a model's own training table, and the model."""
 
     keys: NDArray[Any]  # texts of key and as-of date [n]
     units: NDArray[Any]  # texts of the request of each row [n]; without requests the keys
@@ -33,18 +32,27 @@ class JudgedRows:
     model: CandidateModel
 
     @classmethod
-    def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "JudgedRows":
-        """All rows; raises what `read_examples`, `open_model` and `ModelVersion.training_table` do."""
-        table, delta_version = version.training_table
-        model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
-        examples = read_examples(
-            settings, pipeline, table=table, version=delta_version, split="test",
-            features=model.input_names(version.features), encoding=model.encoding,
-        )  # fmt: skip
-        keys, units = _read_names(settings, pipeline, table, delta_version)
+    def read(cls, settings: Settings, pipeline: Trainable, version: ModelVersion) -> "OwnTestRows":
+        """All rows; raises what `open_judged_model` does, and DamagedError without a file of the table."""
+        with translate_errors(as_damaged_error):
+            model, examples = open_judged_model(settings, pipeline, version, version.training_table)
+        return cls.from_examples(settings, pipeline, version, model, examples)
+
+    @classmethod
+    def from_examples(
+        cls,
+        settings: Settings,
+        pipeline: Trainable,
+        version: ModelVersion,
+        model: CandidateModel,
+        examples: SplitExamples,
+    ) -> "OwnTestRows":
+        """The rows that `open_judged_model` has read of the version's own training table."""
+        with translate_errors(as_damaged_error):
+            keys, units = _read_names(settings, pipeline, *version.training_table)
         return cls(keys, units, examples, model)
 
-    def select(self, mask: NDArray[np.bool_]) -> "JudgedRows":
+    def select(self, mask: NDArray[np.bool_]) -> "OwnTestRows":
         """The rows of a mask, which has all rows of a request or none, in the order of their keys."""
         chosen, order = self.examples.select(mask), np.argsort(self.keys[mask], kind="stable")
         keys, units = self.keys[mask][order], self.units[mask][order]
@@ -56,34 +64,28 @@ class JudgedRows:
             weight=None if chosen.weight is None else chosen.weight[order],
             sizes=None if chosen.sizes is None else sizes_of(units),
         )
-        return JudgedRows(keys, units, ordered, self.model)
+        return OwnTestRows(keys, units, ordered, self.model)
 
     def scores(self, classes: tuple[str, ...]) -> Array:
         return score_features(self.model, self.examples.features, classes, self.examples.sizes)
 
 
 class CommonRows(NamedTuple):
-    """The same rows for two models, in the same order, and how many of its test rows these are for the second one."""
+    """The same test rows of two models, in the same order; `num_test_rows` is the number of all of the second model."""
 
-    before: JudgedRows
-    after: JudgedRows
+    before: OwnTestRows
+    after: OwnTestRows
     num_rows: int
-    of_rows: int
+    num_test_rows: int
 
 
-def find_common_rows(
-    pipeline: Trainable, before: tuple[Settings, ModelVersion], after: tuple[Settings, ModelVersion]
-) -> CommonRows:
-    """The rows that are in the test splits of both models' training tables; of requests, those with the same rows.
-
-    Raises what `JudgedRows.read` does, and DamagedError without a file of a training table.
-    """
-    with translate_errors(as_damaged_error):
-        sides = [JudgedRows.read(settings, pipeline, version) for settings, version in (before, after)]
-    others = [~np.isin(sides[0].keys, sides[1].keys), ~np.isin(sides[1].keys, sides[0].keys)]
+def find_common_rows(before: OwnTestRows, after: OwnTestRows) -> CommonRows:
+    """The rows that both models have; of requests, those with the same rows."""
+    sides = (before, after)
+    others = (~np.isin(before.keys, after.keys), ~np.isin(after.keys, before.keys))
     parts = np.concatenate([side.units[rows] for side, rows in zip(sides, others, strict=True)])
     old, new = (side.select(~np.isin(side.units, parts)) for side in sides)
-    return CommonRows(old, new, len(new.keys), len(sides[1].keys))
+    return CommonRows(old, new, len(new.keys), len(after.keys))
 
 
 def _read_names(settings: Settings, pipeline: Trainable, table: str, version: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -32,6 +32,7 @@ from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import known_outputs, returned_values, source_of
 from forecache.models.inference.runtimes.runtime import Kernel
 from forecache.models.registry.gate.score_metrics import Array, map_classes
+from forecache.models.registry.model_versions import ModelVersion, judged_folder
 from forecache.models.tracking.artifacts import scratch_folder
 
 if TYPE_CHECKING:
@@ -227,6 +228,22 @@ def open_model(folder: Path, output: OutputSpec) -> CandidateModel:
         kernel = load_kernel(spec, lambda: plan.payload, lambda: unpacked)
     (known,) = known_outputs([output], spec)
     return CandidateModel(kernel, spec, known, len(plan.payload), encoding)
+
+
+def open_judged_model(
+    settings: Settings, pipeline: Trainable, version: ModelVersion, training_table: tuple[str, int]
+) -> tuple[CandidateModel, SplitExamples]:
+    """Load the model of a version that the gate judges, and read the test split of a training table for it.
+
+    The table is given by name and Delta version. Raises what `open_model`, `read_examples` and `judged_folder` do.
+    """
+    model = open_model(judged_folder(settings, version), pipeline.main_output.spec)
+    table, table_version = training_table
+    features = model.input_names(version.features)
+    examples = read_examples(
+        settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
+    )
+    return model, examples
 
 
 def _spec_for_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:

@@ -28,7 +28,9 @@ class GateVerdict:
     """The gate's decision about one model version.
 
     Attributes:
-        metrics: The candidate's metrics on the test split; `baseline` and `champion` have theirs on the same rows.
+        metrics: The candidate's metrics on the test split; `baseline` has its own on the same rows.
+        champion: The champion's metrics; on the same rows, too, unless there is `compared`.
+        compared: The candidate's metrics on the rows of `champion`, if these are only a part of the test split.
         champion_before, champion_after: Versions with the alias `champion` before and after the decision.
         awaiting: The version passed, but a person has to confirm it first, because of `Gate.approval` or because a
             check could not decide.
@@ -46,6 +48,7 @@ class GateVerdict:
     checks: tuple[Check, ...] = field(default_factory=tuple)  # one row for each check, for display
     awaiting: bool = False
     baseline_name: str = ""  # name of the baseline; of several, the best
+    compared: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
