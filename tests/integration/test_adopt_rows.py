@@ -101,12 +101,23 @@ def test_a_trial_of_a_lake_that_was_replaced_is_left_out(settings: Settings, tri
     shutil.rmtree(settings.home_path)
     compute(settings, "code=old", amount=1.0)
     stage, seen, said = Stage(settings, "features", "x"), take_snapshot(settings, TABLE, "as_of"), list[str]()
-    found = adopt_partitions(
-        stage, TABLE, {DAY: "code=new"}, column="as_of", seen=seen, progress=lambda what, _: said.append(what)
-    )  # fmt: skip
-    assert found == {}
+    for inputs in ("code=other", "code=new"):  # nothing is said of a trial that has nothing to be taken over
+        found = adopt_partitions(
+            stage, TABLE, {DAY: inputs}, column="as_of", seen=seen, progress=lambda what, _: said.append(what)
+        )  # fmt: skip
+        assert found == {}
     assert said == ["the trial local/x is left out: it was forked from a lake that was replaced since"]
     assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [1.0]
+
+
+def test_a_trial_whose_ledger_cannot_be_read_keeps_no_work_of_another_from_the_run(
+    settings: Settings, tried: Settings
+) -> None:
+    fork(settings, "y")
+    for path in Path(trial_settings(settings, "y").lake_uri, "stage_ledger", "_delta_log").glob("*.json"):
+        path.unlink()  # it is a link
+        path.write_text("{")
+    adopt(settings, "code=new")
 
 
 def test_what_is_taken_over_is_no_measure_of_what_the_stage_takes(settings: Settings, tried: Settings) -> None:

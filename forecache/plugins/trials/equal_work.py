@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
+from forecache.base.errors import ForecacheError
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES, RAW, TRAINING_SET
@@ -166,17 +167,12 @@ class Numbers:
 
 
 def other_sides(settings: Settings, progress: Progress) -> list[OtherSide]:
-    """The trials that defer to an environment, the newest first, unless its lake was replaced since; none of a trial,
-    nor if one cannot be read."""
+    """The trials that defer to an environment, the newest first; none of a trial, nor if the note of one cannot be
+    read."""
     if settings.base is not None:
         return []
     try:
-        sides = [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
-        forks = [side for side in sides if side.is_fork()]
-    except Exception as error:  # noqa: BLE001  (whatever a trial is like, the environment's run goes on)
+        return [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
+    except (ForecacheError, OSError) as error:
         progress(f"nothing is taken over from trials: {error}", None)
         return []
-    for side in sides:
-        if side not in forks:
-            progress(f"{side.name} is left out: it was forked from a lake that was replaced since", None)
-    return forks
