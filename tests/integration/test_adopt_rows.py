@@ -30,15 +30,17 @@ from forecache.plugins.trials.trial import fork
 DAY, TABLE = date(2026, 1, 1), "features_x"
 
 
-def compute(settings: Settings, inputs: str, **columns: float) -> None:
+def compute(settings: Settings, inputs: str, *, num_rows: int = 1, **columns: float) -> None:
     """Write and record the rows of a date, as the stage of features does."""
-    rows = pa.table({"customer": [1], "as_of": [DAY], **{name: [value] for name, value in columns.items()}})
+    row = pa.table({"customer": [1], "as_of": [DAY], **{name: [value] for name, value in columns.items()}})
+    rows = row.slice(0, num_rows)
     seen = take_snapshot(settings, TABLE, "as_of")
     written = Schema.from_arrow(rows.schema), write_rows(rows, settings, TABLE, partition_by=["as_of"])
     done = commit_partitions(
         written, settings, TABLE, column="as_of", values=[DAY], seen=seen, inputs={DAY: inputs}
     )  # fmt: skip
-    Stage(settings, "features", "x").record({DAY: StageOutcome(1, {}, TABLE, done.version)}, {DAY: inputs}, 1.0)
+    outcome = StageOutcome(num_rows, {}, TABLE, done.version)
+    Stage(settings, "features", "x").record({DAY: outcome}, {DAY: inputs}, 1.0)
 
 
 def adopt(settings: Settings, inputs: str) -> None:
@@ -62,6 +64,16 @@ def test_a_column_that_was_tried_and_left_out_again_stays_in_the_trial(settings:
     adopt(settings, "code=new")
     rows = open_table(settings, TABLE).to_pyarrow_table()
     assert rows.to_pylist() == [{"customer": 1, "as_of": DAY, "amount": 4.0}]
+
+
+def test_a_date_without_rows_is_left_to_the_run_as_no_file_tells_its_columns(
+    settings: Settings, tried: Settings
+) -> None:
+    compute(tried, "code=empty", num_rows=0, amount=5.0)
+    stage, seen = Stage(settings, "features", "x"), take_snapshot(settings, TABLE, "as_of")
+    found = adopt_partitions(stage, TABLE, {DAY: "code=empty"}, column="as_of", seen=seen, progress=no_progress)
+    assert found == {}
+    assert open_table(settings, TABLE).to_pyarrow_table().column_names == ["customer", "as_of", "amount"]
 
 
 def test_maintenance_leaves_old_files_of_a_trial_that_are_about_to_be_committed(

@@ -103,7 +103,7 @@ def _collect_dates(
         night: _take_files(side, table, by_date.get(night.isoformat(), []), side.renumber(theirs[night], wanted[night]))
         for night in whole
     }
-    files = {night: some for night, some in taken.items() if some is not None}
+    files = {night: some for night, some in taken.items() if some}  # without a row, what its columns are is not known
     return _DateFiles(
         _read_schema(side, delta, table, [each for some in files.values() for each in some], column),
         files,
@@ -119,7 +119,7 @@ def _read_schema(side: OtherSide, delta: Any, table: str, files: Sequence[DataFi
     for file in files:
         with open_data_file(filesystem, file.path, table) as opened:
             names.update(pq.read_schema(opened).names)
-    return Schema([each for each in delta.schema().fields if each.name in names or not files])
+    return Schema([each for each in delta.schema().fields if each.name in names])
 
 
 def _without_cost(record: StageRecord) -> dict[str, Any]:
