@@ -1,12 +1,12 @@
 """A release is rolled out by a real reader under traffic: the worst candidates hurt nobody and go by themselves."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
-from waiting import eventually
+from waiting import ThreadsBeside, eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Guards
@@ -40,34 +40,26 @@ PATIENT = replace(ROLLOUT, guards=Guards(0.2, 0.2, slow=None))
 """For a good release on a busy machine, where processes get their turn late."""
 FAULT = RequestField("fault", "string", default="")
 KEYS = 400
+PATIENCE_S = 60.0
+"""For an answer of a machine that stands still."""
 
 
-class Traffic:
+class Traffic(ThreadsBeside):
     """Requests of many keys, one after the other with a pause, until it is stopped; every answer is kept."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._stop = url, threading.Event()
+        super().__init__(*(partial(self._ask, first) for first in (0, KEYS // 2)))
+        self._url = url
         self.answers: list[dict[str, Any]] = []
         self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(first,)) for first in (0, KEYS // 2)]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def of(self, variant: str) -> list[dict[str, Any]]:
         return [answer for answer in self.answers if answer.get("variant") == variant]
 
     def _ask(self, first: int) -> None:
         number = 0
-        with httpx.Client() as client:
-            while not self._stop.is_set():
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            while not self.stop.is_set():
                 household = first + number % (KEYS // 2)
                 number += 1
                 body = {"household_id": household, "candidates": [{"product_id": "a"}, {"product_id": "b"}]}
