@@ -56,6 +56,10 @@ class Traffic(ThreadsBeside):
     def of(self, variant: str) -> list[dict[str, Any]]:
         return [answer for answer in self.answers if answer.get("variant") == variant]
 
+    def others(self) -> list[dict[str, Any]]:
+        """Those that a candidate does not answer, while it is rolled out."""
+        return [*self.of("current"), *self.of("control")]
+
     def _ask(self, first: int) -> None:
         number = 0
         with httpx.Client(timeout=PATIENCE_S) as client:
@@ -162,6 +166,8 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
         before = held_up.seconds
         assert eventually(lambda: any(each["release"] == number for each in asking.answers[-50:]))
         fault_file.write_text(fault)
+        so_far = len(asking.others())
+        assert eventually(lambda: len(asking.others()) > so_far + 100)  # before the look that may end it
         state = looked_until_over(settings)
         assert eventually(lambda: not any("variant" in each for each in asking.answers[-20:]))
         held_up_ms = 1000 * (held_up.seconds - before)
@@ -169,8 +175,7 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
     assert (state.stage, state.step.verdict) == ("returned", "returned"), state.why
     assert next(each.guard for each in state.step.compared if each.harmful) in ("without_model", "late")
     assert number in read_pointer(open_releases(settings, NAME)).bad
-    others = [*asking.of("current"), *asking.of("control")]
-    assert len(others) > 100
+    others = asking.others()
     hurt = sum(each["answered_by"] != "model" or each.get("late", False) for each in others)
     assert hurt <= len(others) / 50 + 2 * held_up_ms / DEADLINE_MS  # of each client, one in so much of a busy machine
     variants: dict[int, set[str]] = {}
