@@ -55,7 +55,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         tailer = stack.enter_context(services.tailer(settings, home.FOLLOWED, environment))
         reader = Reader(settings, environment)
         stack.enter_context(reader.service)
-        home.wait_for("the start of the reader", reader.listens, seconds=_START_S, services=[engine, tailer])
+        home.wait_for("the start of the reader", reader.is_ready, seconds=_START_S, services=[engine, tailer])
         return _run(settings, sizes, broker, engine, tailer, reader, environment)
 
 

@@ -57,3 +57,4 @@ class Reader:
         command = [*COMMAND, *map(str, arguments)]
         self.service = Service("reader", command, settings.home_path / "reader.log", environment)
         self.listens = http_ready(f"http://127.0.0.1:{self.port}/healthz")
+        self.is_ready = http_ready(f"http://127.0.0.1:{self.port}/readyz")

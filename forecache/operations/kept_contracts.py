@@ -184,11 +184,17 @@ def hand_over_contract(settings: Settings, view: FeatureView, *, progress: Progr
         return
     for manifest in list_served_manifests(settings, [view.name]):
         key = (view.name, manifest.contract)
-        if manifest.contract not in contracts or read_definition(settings, *key).problem:
-            continue
-        if _may_be_needed(settings, key):
+        if manifest.contract in contracts and not _is_given_up(settings, key) and _may_be_needed(settings, key):
             begin_work(f"keeping the contract {manifest.contract} of {view.name}")
             _hand_over(settings, view, manifest, progress)
+
+
+def _is_given_up(settings: Settings, key: tuple[str, str]) -> bool:
+    """Return whether a definition says that it cannot be kept; one that is damaged does not."""
+    try:
+        return bool(read_definition(settings, *key).problem)
+    except DamagedError:
+        return False
 
 
 def _may_be_needed(settings: Settings, key: tuple[str, str]) -> bool:

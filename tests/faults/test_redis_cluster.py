@@ -3,7 +3,6 @@
 An answer is the published one, or an error: never another version's, and never "unknown" for a key that was published.
 """
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import redis
 from redis_nodes import RedisNodes
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
-from waiting import wait_for
+from waiting import ThreadsBeside, wait_for
 
 from forecache.base.errors import ConflictError, UnavailableError
 from forecache.base.settings import Settings
@@ -65,28 +64,23 @@ def served(source: RedisSource) -> RemoteVersion:
     return source.version(manifest)
 
 
-class Asking:
+class Asking(ThreadsBeside):
     """A thread that asks for all keys again and again, and notes each wrong answer."""
 
     def __init__(self, settings: Settings, *truths: dict[bytes, bytes | None]) -> None:
+        super().__init__(self._run)
         self._url, self._truths = settings.redis_url, truths
         self.wrong, self.rounds, self.refused = list[str](), 0, 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Asking":
-        self._thread.start()
+        super().__enter__()
         wait_for(lambda: self.rounds > 0)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         source, keys = RedisSource(self._url), list(self._truths[0])
         version: RemoteVersion | None = None
-        while not self._stopping.is_set():
+        while not self.stop.is_set():
             for start in range(0, len(keys), 100):
                 asked = keys[start : start + 100]
                 try:

@@ -6,10 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from reader_support import RunningReader
 from realtime_support import write_views
 from release_support import a_request, make_release
 from small_disks import within_small_disk
-from waiting import eventually
+from waiting import ThreadsBeside, eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
@@ -58,29 +58,19 @@ def serving(settings: Settings, *, within: Sequence[str] = (), **environment: st
         reader.stop()
 
 
-class Client:
+class Client(ThreadsBeside):
     """Asks on and on, and remembers what it was answered."""
 
     def __init__(self, reader: RunningReader) -> None:
-        self._url, self._stop = f"{reader.url}/v1/{NAME}", threading.Event()
+        super().__init__(*(partial(self._run, number) for number in range(3)))
+        self._url = f"{reader.url}/v1/{NAME}"
         self.answers: dict[str, dict[str, Any]] = {}
         self.failed: set[str] = set()
         self.statuses: Counter[int] = Counter()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(3)]
-
-    def __enter__(self) -> "Client":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _run(self, number: int) -> None:
         count, client = 0, httpx.Client(timeout=30)
-        while not self._stop.wait(0.002):
+        while not self.stop.wait(0.002):
             count += 1
             request_id = f"{number}-{count}"
             body = {**json.loads(a_request(household=count % 3)), "request_id": request_id}

@@ -1,12 +1,12 @@
 """A release is rolled out by a real reader under traffic: the worst candidates hurt nobody and go by themselves."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
-from waiting import eventually
+from waiting import ThreadsBeside, eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Guards
@@ -40,34 +40,30 @@ PATIENT = replace(ROLLOUT, guards=Guards(0.2, 0.2, slow=None))
 """For a good release on a busy machine, where processes get their turn late."""
 FAULT = RequestField("fault", "string", default="")
 KEYS = 400
+PATIENCE_S = 60.0
+"""For an answer of a machine that stands still."""
 
 
-class Traffic:
+class Traffic(ThreadsBeside):
     """Requests of many keys, one after the other with a pause, until it is stopped; every answer is kept."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._stop = url, threading.Event()
+        super().__init__(*(partial(self._ask, first) for first in (0, KEYS // 2)))
+        self._url = url
         self.answers: list[dict[str, Any]] = []
         self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(first,)) for first in (0, KEYS // 2)]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def of(self, variant: str) -> list[dict[str, Any]]:
         return [answer for answer in self.answers if answer.get("variant") == variant]
 
+    def others(self) -> list[dict[str, Any]]:
+        """Those that a candidate does not answer, while it is rolled out."""
+        return [*self.of("current"), *self.of("control")]
+
     def _ask(self, first: int) -> None:
         number = 0
-        with httpx.Client() as client:
-            while not self._stop.is_set():
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            while not self.stop.is_set():
                 household = first + number % (KEYS // 2)
                 number += 1
                 body = {"household_id": household, "candidates": [{"product_id": "a"}, {"product_id": "b"}]}
@@ -170,6 +166,8 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
         before = held_up.seconds
         assert eventually(lambda: any(each["release"] == number for each in asking.answers[-50:]))
         fault_file.write_text(fault)
+        so_far = len(asking.others())
+        assert eventually(lambda: len(asking.others()) > so_far + 100)  # before the look that may end it
         state = looked_until_over(settings)
         assert eventually(lambda: not any("variant" in each for each in asking.answers[-20:]))
         held_up_ms = 1000 * (held_up.seconds - before)
@@ -177,8 +175,7 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
     assert (state.stage, state.step.verdict) == ("returned", "returned"), state.why
     assert next(each.guard for each in state.step.compared if each.harmful) in ("without_model", "late")
     assert number in read_pointer(open_releases(settings, NAME)).bad
-    others = [*asking.of("current"), *asking.of("control")]
-    assert len(others) > 100
+    others = asking.others()
     hurt = sum(each["answered_by"] != "model" or each.get("late", False) for each in others)
     assert hurt <= len(others) / 50 + 2 * held_up_ms / DEADLINE_MS  # of each client, one in so much of a busy machine
     variants: dict[int, set[str]] = {}

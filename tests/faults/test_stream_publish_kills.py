@@ -1,7 +1,6 @@
 """Publishers onto a stream are killed at every step, under a tailer that is killed, too: no key goes back."""
 
 import json
-import threading
 import time
 from contextlib import suppress
 from itertools import cycle
@@ -15,7 +14,7 @@ from reader_support import running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
 from tailing import checked_layer, clicks, follow, tail_process, truth
-from waiting import wait_for
+from waiting import ThreadsBeside, wait_for
 from warm import die
 
 from forecache.base.errors import ConflictError, NotFoundError
@@ -72,18 +71,18 @@ _KEYS = [f"{number:05d}" for number in range(40)]
 _STEP = 1 / 1024
 
 
-class Poller(threading.Thread):
+class Poller(ThreadsBeside):
     """Asks a reader for all keys again and again, and notes each that has gone back."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
-        self.url, self.stop = url, threading.Event()
+        super().__init__(self._poll)
+        self.url = url
         self.highest: dict[str, float] = {}
         self.back: list[str] = []
         self.polls = self.live = 0
 
-    def run(self) -> None:
-        with httpx.Client() as client:
+    def _poll(self) -> None:
+        with httpx.Client(timeout=60.0) as client:
             while not self.stop.is_set():
                 answer = client.post(f"{self.url}/v1/churn", json={"keys": _KEYS}).json()
                 for row in answer["results"]:
@@ -106,10 +105,8 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
     publishes = cycle([("", "full"), ("verified", "small"), ("", "small"), ("pointer moved", "full")])
     tailer = tail_process(settings)
     publisher: Any = None
-    with running_reader(settings, reader_workers=2) as reader:
-        pollers = [Poller(reader.url) for _ in range(2)]
-        for each in pollers:
-            each.start()
+    with running_reader(settings, reader_workers=2) as reader, Poller(reader.url) as one, Poller(reader.url) as other:
+        pollers = [one, other]
         try:
             give_up = time.monotonic() + 300
             while published < 2 or killed < 2 or rolled_back < 1 or min(each.polls for each in pollers) <= 50:
@@ -134,9 +131,6 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
             truth_now = {key: row["churn_probability"] for key, row in stream.truth().items()}
             wait_for(lambda: all(each.highest == {**dict.fromkeys(_KEYS, 0.0), **truth_now} for each in pollers))
         finally:
-            for each in pollers:
-                each.stop.set()
-                each.join()
             die(tailer)
             if publisher is not None:
                 publisher.join(120)

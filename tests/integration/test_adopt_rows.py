@@ -30,15 +30,17 @@ from forecache.plugins.trials.trial import fork
 DAY, TABLE = date(2026, 1, 1), "features_x"
 
 
-def compute(settings: Settings, inputs: str, **columns: float) -> None:
+def compute(settings: Settings, inputs: str, *, num_rows: int = 1, **columns: float) -> None:
     """Write and record the rows of a date, as the stage of features does."""
-    rows = pa.table({"customer": [1], "as_of": [DAY], **{name: [value] for name, value in columns.items()}})
+    row = pa.table({"customer": [1], "as_of": [DAY], **{name: [value] for name, value in columns.items()}})
+    rows = row.slice(0, num_rows)
     seen = take_snapshot(settings, TABLE, "as_of")
     written = Schema.from_arrow(rows.schema), write_rows(rows, settings, TABLE, partition_by=["as_of"])
     done = commit_partitions(
         written, settings, TABLE, column="as_of", values=[DAY], seen=seen, inputs={DAY: inputs}
     )  # fmt: skip
-    Stage(settings, "features", "x").record({DAY: StageOutcome(1, {}, TABLE, done.version)}, {DAY: inputs}, 1.0)
+    outcome = StageOutcome(num_rows, {}, TABLE, done.version)
+    Stage(settings, "features", "x").record({DAY: outcome}, {DAY: inputs}, 1.0)
 
 
 def adopt(settings: Settings, inputs: str) -> None:
@@ -62,6 +64,16 @@ def test_a_column_that_was_tried_and_left_out_again_stays_in_the_trial(settings:
     adopt(settings, "code=new")
     rows = open_table(settings, TABLE).to_pyarrow_table()
     assert rows.to_pylist() == [{"customer": 1, "as_of": DAY, "amount": 4.0}]
+
+
+def test_a_date_without_rows_is_left_to_the_run_as_no_file_tells_its_columns(
+    settings: Settings, tried: Settings
+) -> None:
+    compute(tried, "code=empty", num_rows=0, amount=5.0)
+    stage, seen = Stage(settings, "features", "x"), take_snapshot(settings, TABLE, "as_of")
+    found = adopt_partitions(stage, TABLE, {DAY: "code=empty"}, column="as_of", seen=seen, progress=no_progress)
+    assert found == {}
+    assert open_table(settings, TABLE).to_pyarrow_table().column_names == ["customer", "as_of", "amount"]
 
 
 def test_maintenance_leaves_old_files_of_a_trial_that_are_about_to_be_committed(
@@ -101,12 +113,23 @@ def test_a_trial_of_a_lake_that_was_replaced_is_left_out(settings: Settings, tri
     shutil.rmtree(settings.home_path)
     compute(settings, "code=old", amount=1.0)
     stage, seen, said = Stage(settings, "features", "x"), take_snapshot(settings, TABLE, "as_of"), list[str]()
-    found = adopt_partitions(
-        stage, TABLE, {DAY: "code=new"}, column="as_of", seen=seen, progress=lambda what, _: said.append(what)
-    )  # fmt: skip
-    assert found == {}
+    for inputs in ("code=other", "code=new"):  # nothing is said of a trial that has nothing to be taken over
+        found = adopt_partitions(
+            stage, TABLE, {DAY: inputs}, column="as_of", seen=seen, progress=lambda what, _: said.append(what)
+        )  # fmt: skip
+        assert found == {}
     assert said == ["the trial local/x is left out: it was forked from a lake that was replaced since"]
     assert open_table(settings, TABLE).to_pyarrow_table()["amount"].to_pylist() == [1.0]
+
+
+def test_a_trial_whose_ledger_cannot_be_read_keeps_no_work_of_another_from_the_run(
+    settings: Settings, tried: Settings
+) -> None:
+    fork(settings, "y")
+    for path in Path(trial_settings(settings, "y").lake_uri, "stage_ledger", "_delta_log").glob("*.json"):
+        path.unlink()  # it is a link
+        path.write_text("{")
+    adopt(settings, "code=new")
 
 
 def test_what_is_taken_over_is_no_measure_of_what_the_stage_takes(settings: Settings, tried: Settings) -> None:

@@ -1,43 +1,32 @@
 """New versions under a running reader: swapped in without a failed or mixed answer, old ones let go."""
 
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 from reader_support import RunningReader, churn_rows, running_reader, served, write_version
-from waiting import eventually
+from waiting import ThreadsBeside, eventually
 
 from forecache.base.settings import Settings
 from forecache.serve.store import Store
 
 
-class Load:
+class Load(ThreadsBeside):
     """Threads that ask without a pause and check that each answer is of one version through and through."""
 
     def __init__(self, reader: RunningReader, shift_of: Callable[[int], float], num_threads: int = 3) -> None:
+        super().__init__(*(partial(self._ask, reader, which) for which in range(num_threads)))
         self.answers = 0
         self.versions: set[int] = set()
         self.wrong: list[object] = []
         self._base = churn_rows(500)
         self._shift_of = shift_of
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(reader, i)) for i in range(num_threads)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _ask(self, reader: RunningReader, which: int) -> None:
         keys = [f"{index:05d}" for index in range(0, 500, 5)]
         with httpx.Client(base_url=reader.url) as http:
-            while not self._stop.is_set():
+            while not self.stop.is_set():
                 try:
                     if which == 0:
                         response = http.post("/v1/churn", json={"keys": keys})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from contracts_shop import CUSTOMERS, true_base
 from reader_support import RunningReader, running_reader
-from waiting import wait_for
+from waiting import ThreadsBeside, wait_for
 
 from forecache.base.settings import Settings
 from forecache.base.table_names import split_kept_name
@@ -29,32 +29,23 @@ OF_A_BUSY_MACHINE = frozenset({"deadline", "overload", "worker_lost", "refused"}
 """Reasons of fallbacks that time decides; a wrong or missing contract has another one."""
 
 
-class Asking:
+class Asking(ThreadsBeside):
     """Asks both models all the time, and compares each answer with what the sales say, to the bit.
 
     An answer by a fallback is wrong, unless its reason is one of `excused`.
     """
 
     def __init__(self, reader: RunningReader, excused: frozenset[str] = OF_A_BUSY_MACHINE) -> None:
+        super().__init__(self._run)
         self.url, self._excused = reader.url, excused
         self.answers: Counter[tuple[str, ...]] = Counter()
         self.wrong: list[Any] = []
         self.total = 0  # answers that were right
-        self._stop, self._hurry = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "Asking":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        print(f"{self.total:,} answers are right to the bit, {len(self.wrong):,} are wrong.")
+        self._hurry = threading.Event()
 
     def _run(self) -> None:
         rng, connection = random.Random(3), http.client.HTTPConnection(self.url.removeprefix("http://"))
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             model, customer, factor = rng.choice(("first", "second")), rng.randrange(CUSTOMERS), rng.randint(1, 16) / 4
             body = json.dumps({"customer": customer, "factor": factor})
             connection.request("POST", f"/v1/{model}", body, {"content-type": "application/json"})
@@ -66,6 +57,7 @@ class Asking:
                 self.wrong.append(answer)
             self._hurry.wait(PAUSE_S)
         connection.close()
+        print(f"{self.total:,} answers are right to the bit, {len(self.wrong):,} are wrong.")
 
     def _compare(self, model: str, customer: int, factor: float, answer: dict[str, Any]) -> None:
         assert answer["answered_by"] == "model"

@@ -13,7 +13,7 @@ import faulty_scorer
 import numpy as np
 import psutil
 import uvloop
-from waiting import eventually
+from waiting import ThreadsBeside, eventually
 
 from forecache.realtime.metrics import PathCounters
 from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, WorkerConfig
@@ -86,7 +86,7 @@ def slowness() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-class HeldUp:
+class HeldUp(ThreadsBeside):
     """How long other work has kept a process from running, while the block runs: no fault of it if it is late by that.
 
     The kernel counts how long its main thread has waited for a core. That the machine as a whole stood still is seen by
@@ -96,16 +96,8 @@ class HeldUp:
     _PAUSE_S = 0.002
 
     def __init__(self, pid: int) -> None:
-        self._schedstat, self._over = Path(f"/proc/{pid}/schedstat"), threading.Event()
-        self._overslept_s, self._thread = 0.0, threading.Thread(target=self._sleep, daemon=True)
-
-    def __enter__(self) -> "HeldUp":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__init__(self._sleep)
+        self._schedstat, self._overslept_s = Path(f"/proc/{pid}/schedstat"), 0.0
 
     @property
     def seconds(self) -> float:
@@ -113,7 +105,7 @@ class HeldUp:
         return int(self._schedstat.read_text().split()[1]) / 1e9 + self._overslept_s
 
     def _sleep(self) -> None:
-        while not self._over.is_set():
+        while not self.stop.is_set():
             began = time.monotonic()
             time.sleep(self._PAUSE_S)
             self._overslept_s += max(0.0, time.monotonic() - began - self._PAUSE_S)

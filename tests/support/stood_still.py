@@ -3,12 +3,15 @@
 import http.client
 import threading
 import time
+from functools import partial
+
+from waiting import ThreadsBeside
 
 _PAUSE_S = 0.01
 _AT_ONCE_S = 0.05
 
 
-class StoodStill:
+class StoodStill(ThreadsBeside):
     """Asks servers for what costs them nothing, again and again while the block runs.
 
     Attributes:
@@ -17,23 +20,12 @@ class StoodStill:
 
     def __init__(self, *asked: tuple[int, str]) -> None:
         """`asked`: port and path of each."""
-        self._over, self._lock = threading.Event(), threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=each, daemon=True) for each in asked]
-        self.seconds = 0.0
-
-    def __enter__(self) -> "StoodStill":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(*(partial(self._ask, *each) for each in asked))
+        self.seconds, self._lock = 0.0, threading.Lock()
 
     def _ask(self, port: int, path: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while not self._over.is_set():
+        while not self.stop.is_set():
             began = time.monotonic()
             try:
                 connection.request("GET", path)

@@ -4,9 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TypeVar
 
 _Found = TypeVar("_Found")
+_Threads = TypeVar("_Threads", bound="ThreadsBeside")
 _LOOK_S = 0.02
 
 
@@ -29,14 +31,41 @@ def eventually(holds: Callable[[], bool], limit_s: float = 120.0) -> bool:
     return holds()  # a machine that stalls may leave no time for another look
 
 
+class ThreadsBeside:
+    """Threads that work while a block runs, each until `stop` is set; an error that has ended one is raised at its end.
+
+    A test that only waits for what they do would else end by a time that has run out, without a reason.
+    """
+
+    def __init__(self, *runs: Callable[[], object]) -> None:
+        self.stop = threading.Event()
+        self._errors: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._note_error, args=(run,), daemon=True) for run in runs]
+
+    def __enter__(self: _Threads) -> _Threads:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _note_error(self, run: Callable[[], object]) -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001  (raised where the block ends)
+            self._errors.append(error)
+
+
 @contextmanager
 def beside(run: Callable[[threading.Event], object]) -> Iterator[None]:
     """Have `run` work in a thread while the block runs; it ends once the event that it is given is set."""
-    stop = threading.Event()
-    thread = threading.Thread(target=run, args=(stop,), daemon=True)
-    thread.start()
-    try:
+    threads = ThreadsBeside(lambda: run(threads.stop))
+    with threads:
         yield
-    finally:
-        stop.set()
-        thread.join()

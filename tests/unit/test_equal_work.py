@@ -69,7 +69,7 @@ def test_days_of_files_that_were_corrected_in_between_are_not_equal(side: OtherS
     record_files(side.base, [replace(ingested("next", NEXT, 4), sha256="corrected")])
     theirs, ours = (day_states(settings, view)[NEXT] for settings in (side.trial, side.base))
     assert theirs == ours  # by names, versions and numbers of rows
-    assert side.find_difference(theirs, ours, NEXT).startswith("other files were ingested here, and there")
+    assert replace(side).find_difference(theirs, ours, NEXT).startswith("other files were ingested here, and there")
 
 
 def ingested(name: str, day: date, version: int) -> IngestedFile:

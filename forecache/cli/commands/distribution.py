@@ -148,7 +148,8 @@ def _is_unpublished(current: Settings, name: str) -> bool:
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
-    from forecache.serve.store.remote_store import RemoteStore, list_local_stores, open_store
+    from forecache.serve.store.push_pull import list_published_names
+    from forecache.serve.store.remote_store import RemoteStore, open_store
 
     current = settings()
     stores = resolve_served_names(current, ()) if not names else _select_stores(current, names)
@@ -165,7 +166,7 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
         published = [pipeline for pipeline in chosen if names or pipeline.publish is not None]
         in_redis = [pipeline.name for pipeline in published if pipeline.publishing.backend == "redis"]
-        kept = {store.pipeline: split_kept_name(store.pipeline) for store in list_local_stores(current)}
+        kept = {name: split_kept_name(name) for name in list_published_names(current)} if in_redis else {}
         # First, as a reader ends a kept contract that is not where its view is.
         in_redis = [name for name, of in kept.items() if of is not None and of[0] in in_redis] + in_redis
         return _run_for_each(in_redis, load, nothing_there=lambda name: not names and _is_unpublished(current, name))

@@ -49,7 +49,9 @@ def adopt_partitions(
     recorded of the dates. ConflictError if another run wrote one of the dates from other inputs meanwhile.
     """
     left, details = dict(stale), dict[date, Mapping[str, Any]]()
-    for side in other_sides(stage.settings, progress) if left else ():
+    for side in other_sides(stage.settings, progress):
+        if not left:
+            break
         found = _DateFiles(None, {}, {})
         with _leave_out(side, progress):
             found = _collect_dates(side, stage, table, left, column, progress)
@@ -89,6 +91,8 @@ def _collect_dates(
             why = side.find_difference(row.inputs, wanted[night], night)
             _report_moved(stage, side, why, progress, f" for {night}")
             equal |= {} if why else {night: row}
+    if not equal or not _is_fork(side, progress):
+        return _DateFiles(None, {}, {})
     theirs = {night: row.inputs for night, row in equal.items()}
     delta = open_if_exists(side.trial, table)  # first: what the trial commits from other inputs meanwhile is not whole
     whole = find_committed_partitions(side.trial, table, column=column, inputs=theirs)
@@ -99,7 +103,7 @@ def _collect_dates(
         night: _take_files(side, table, by_date.get(night.isoformat(), []), side.renumber(theirs[night], wanted[night]))
         for night in whole
     }
-    files = {night: some for night, some in taken.items() if some is not None}
+    files = {night: some for night, some in taken.items() if some}  # without a row, what its columns are is not known
     return _DateFiles(
         _read_schema(side, delta, table, [each for some in files.values() for each in some], column),
         files,
@@ -115,7 +119,7 @@ def _read_schema(side: OtherSide, delta: Any, table: str, files: Sequence[DataFi
     for file in files:
         with open_data_file(filesystem, file.path, table) as opened:
             names.update(pq.read_schema(opened).names)
-    return Schema([each for each in delta.schema().fields if each.name in names or not files])
+    return Schema([each for each in delta.schema().fields if each.name in names])
 
 
 def _without_cost(record: StageRecord) -> dict[str, Any]:
@@ -209,7 +213,15 @@ def _find_equal(side: OtherSide, stage: Stage, inputs: str, progress: Progress) 
         return None
     why = side.find_difference(row.inputs, inputs, None)
     _report_moved(stage, side, why, progress)
-    return None if why else row
+    return None if why or not _is_fork(side, progress) else row
+
+
+def _is_fork(side: OtherSide, progress: Progress) -> bool:
+    """Tell if a trial that has equal work is a fork of the lake that is here; only then, as it reads both ledgers."""
+    is_fork = side.is_fork()
+    if not is_fork:
+        progress(f"{side.name} is left out: it was forked from a lake that was replaced since", None)
+    return is_fork
 
 
 def _report(stage: Stage, side: OtherSide, progress: Progress, dates: str = "") -> None:

@@ -7,16 +7,17 @@ table if the same files were ingested by the same code.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
+from forecache.base.errors import ForecacheError
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES, RAW, TRAINING_SET
-from forecache.declare import Static
+from forecache.declare import Source, Static
 from forecache.declare.loading import read_project
 from forecache.lake.features import STAGE as FEATURES_STAGE
-from forecache.lake.ingest.ingested_files import ingested_files
+from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.ledger import LEDGER_TABLE, StageRecord, last_record, records_after
 from forecache.models.registry.model_versions import list_models
 from forecache.plugins.trials.trial import Trial, list_trials
@@ -37,6 +38,9 @@ class OtherSide:
     base: Settings
     trial: Settings
     made: Trial
+    _files: dict[str, tuple[list[IngestedFile], list[IngestedFile]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -97,10 +101,10 @@ class OtherSide:
         if source is None:
             return False
         sides = []
-        for settings, version in ((self.trial, there), (self.base, here)):
+        for ingested, version in zip(self._read_files(source), (there, here), strict=True):
             files = [
                 file
-                for file in ingested_files(settings, source)
+                for file in ingested
                 if night is None or isinstance(source.time, Static) or not file.event_day or file.event_day <= night
             ]
             if any(file.raw_version > version for file in files):
@@ -114,14 +118,19 @@ class OtherSide:
         for source in read_project(self.base).landed_sources.values():
             forked = self.made.tables.get(source.raw_table, -1)
             sides = [
-                {(f.file, f.sha256, f.raw_rows, f.raw_version) for f in ingested_files(settings, source)}
-                for settings in (self.trial, self.base)
+                {(f.file, f.sha256, f.raw_rows, f.raw_version) for f in files} for files in self._read_files(source)
             ]
             last = min(max((version for *_, version in side), default=-1) for side in sides)
             ours, theirs = ({each for each in side if forked < each[-1] <= last} for side in sides)
             if ours != theirs:
                 return False
         return True
+
+    def _read_files(self, source: Source) -> tuple[list[IngestedFile], list[IngestedFile]]:
+        """The files that the trial, and the environment, have ingested of a source; read once for all dates."""
+        if source.name not in self._files:
+            self._files[source.name] = ingested_files(self.trial, source), ingested_files(self.base, source)
+        return self._files[source.name]
 
     def _have_same_inputs(self, stage: str, subject: str, there: int, here: int, night: date | None) -> bool:
         theirs, ours = (last_record(settings, stage, subject, night) for settings in (self.trial, self.base))
@@ -166,17 +175,12 @@ class Numbers:
 
 
 def other_sides(settings: Settings, progress: Progress) -> list[OtherSide]:
-    """The trials that defer to an environment, the newest first, unless its lake was replaced since; none of a trial,
-    nor if one cannot be read."""
+    """The trials that defer to an environment, the newest first; none of a trial, nor if the note of one cannot be
+    read."""
     if settings.base is not None:
         return []
     try:
-        sides = [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
-        forks = [side for side in sides if side.is_fork()]
-    except Exception as error:  # noqa: BLE001  (whatever a trial is like, the environment's run goes on)
+        return [OtherSide(settings, trial, made) for trial, made in list_trials(settings)]
+    except (ForecacheError, OSError) as error:
         progress(f"nothing is taken over from trials: {error}", None)
         return []
-    for side in sides:
-        if side not in forks:
-            progress(f"{side.name} is left out: it was forked from a lake that was replaced since", None)
-    return forks

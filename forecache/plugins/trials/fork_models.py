@@ -3,7 +3,6 @@
 The files of models and runs stay where they are and are only read, see `forecache.models.tracking.trial_client`.
 """
 
-import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -47,10 +46,11 @@ def fork_models(base: Settings, trial: Settings, database: Path) -> dict[str, in
     """
     uri = base.mlflow_tracking_uri
     if uri.startswith("http"):
-        server = re.sub("//[^/]*@", "//", uri)  # without a password
+        from forecache.models.tracking.runs import public_tracking_uri
+
         raise UnavailableError(
-            f"The models of {base.env or LOCAL!r} are on the MLflow server {server}; a trial copies them from a "
-            "database.",
+            f"The models of {base.env or LOCAL!r} are on the MLflow server {public_tracking_uri(base)}; a trial copies "
+            "them from a database.",
             remedy="Give as that environment's mlflow_uri the URL of the server's database, which is only read.",
         )
     is_sqlite = uri.startswith("sqlite:")

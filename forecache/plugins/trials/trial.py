@@ -209,9 +209,8 @@ def own_bytes(trial: Settings) -> int:
     """Bytes that a trial takes on the disk beside those that it has in common with others, and in a bucket."""
     total = sum(open_lake(trial).sizes().values()) if trial.lake_is_remote else 0
     for folder, _, files in os.walk(trial.home_path):
-        places = [folder, *(os.path.join(folder, name) for name in files)]
-        for path in places:
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
             with suppress(FileNotFoundError):  # a run in the trial has removed it meanwhile
-                place = os.lstat(path)
-                total += place.st_blocks * 512 if place.st_nlink == 1 or place.st_mode & 0o40000 else 0
+                found = os.lstat(path)
+                total += found.st_blocks * 512 if found.st_nlink == 1 or found.st_mode & 0o40000 else 0
     return total

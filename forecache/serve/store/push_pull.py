@@ -201,6 +201,13 @@ def _pull_left_contract(store: Store, pointer: Pointer, served: Manifest, remote
             pull(Store(store.layout.root.with_name(name)), remote)
 
 
+def list_published_names(settings: Settings) -> list[str]:
+    """Every store with a version: those of the remote if one is set, which all machines see, else those here."""
+    if settings.store_remote:
+        return remote_pipelines(open_remote(settings.store_remote, settings.storage_options))
+    return [store.pipeline for store in list_local_stores(settings) if store.pointer().current is not None]
+
+
 def has_store(settings: Settings, name: str) -> bool:
     """Return whether the remote or this machine has anything of a store, also what a killed removal left."""
     if has_local_files(open_store(settings, name)):
