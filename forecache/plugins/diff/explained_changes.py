@@ -54,7 +54,7 @@ def _explain_side(
         made = [
             row
             for row in all_records(side.settings, SCORE, pipeline.name)
-            if row.night == side.night and (version is None or row.delta_version <= version)
+            if row.as_of == side.night and (version is None or row.delta_version <= version)
         ]
         table = made[-1].details["feature_table"] if made else pipeline.feature_table
         for key in wanted:
