@@ -32,7 +32,7 @@ class RecordedDetails(Mapping[str, Any]):
     @cached_property
     def _values(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.text)
-        return values
+        return {"as_of" if name == "night" else name: value for name, value in values.items()}  # of earlier versions
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

@@ -2,6 +2,7 @@
 
 import operator
 from datetime import date, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from forecache.base.settings import Settings
 from forecache.kit.delta import small_tables
 from forecache.kit.delta.small_tables import append_to_small_table, read_small_table
 from forecache.kit.delta.tables import table_version
+from forecache.lake.ledger import StageRecord, append_records, last_record
 from forecache.lake.query import query
+from forecache.models.registry.model_versions import read_version
 from forecache.plugins.maintenance.lake import maintain_lake, pinned_versions
 
 _COMPARE = {"=": operator.eq, ">=": operator.ge, "<=": operator.le}
@@ -113,3 +116,17 @@ def test_maintenance_renames_and_keeps_what_the_ledger_names(settings: Settings,
     version = table_version(settings, name)
     maintain_lake(settings, [name])
     assert table_version(settings, name) == version
+
+
+def test_the_date_in_details_of_an_earlier_version_has_todays_name(settings: Settings) -> None:
+    details = {"night": "2026-01-01", "seed": 1}
+    append_records(settings, [StageRecord("train", "churn", None, "in", "", -1, 1, 0.1, details)])
+    found = last_record(settings, "train", "churn")
+    assert found is not None
+    assert dict(found.details) == {"as_of": "2026-01-01", "seed": 1}
+
+
+def test_the_date_in_tags_of_a_model_of_an_earlier_version_has_todays_name() -> None:
+    registered = SimpleNamespace(name="churn", version="3", run_id="run", creation_timestamp=0)
+    found = read_version(registered, (), {"night": "2026-01-01", "gate": "passed"})
+    assert (found.tags, found.gate) == ({"as_of": "2026-01-01", "gate": "passed"}, "passed")

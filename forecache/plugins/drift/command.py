@@ -67,7 +67,7 @@ def monitor(pipeline: str, night: date | None) -> None:
         print_json(
             {
                 "pipeline": declared.name,
-                "night": chosen,
+                "as_of": chosen,
                 "figures": found,
                 "notes": notes,
                 "retrain": decision.retrain if decision else None,
