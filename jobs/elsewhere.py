@@ -49,7 +49,7 @@ def build_elsewhere_sensor() -> dg.SensorDefinition:
 
 def _asset_of(row: StageRecord) -> dg.AssetKey | None:
     """The asset that a row of the ledger is about; None for a row about none, such as that of a check."""
-    if row.night is not None and row.delta_version >= 0:
+    if row.as_of is not None and row.delta_version >= 0:
         return dg.AssetKey(row.table)
     return dg.AssetKey(f"{_WITHOUT_DATES[row.stage]}_{row.subject}") if row.stage in _WITHOUT_DATES else None
 
@@ -62,6 +62,6 @@ def _report_rows(instance: dg.DagsterInstance, rows: Sequence[StageRecord]) -> I
         if asset is not None and not of_dagster.get(row.run_id, True):
             yield dg.AssetMaterialization(
                 asset,
-                partition=str(row.night) if row.delta_version >= 0 else None,
+                partition=str(row.as_of) if row.delta_version >= 0 else None,
                 metadata={"dagster/row_count": row.rows, "run_id": row.run_id, "seconds": row.seconds},
             )

@@ -51,7 +51,7 @@ def write_history(settings: Settings, *, nights: int, pipelines: int) -> None:
 
 def _ledger_rows(settings: Settings, days: Sequence[date], names: Sequence[str]) -> Iterable[dict[str, Any]]:
     """What a night of each pipeline adds to the ledger, older than all that the demo wrote."""
-    found = read_small_table(settings, "stage_ledger", [("night", "=", LAST + timedelta(days=1))])
+    found = read_small_table(settings, "stage_ledger", [("as_of", "=", LAST + timedelta(days=1))])
     for name in names:
         like, view = (name, VIEW) if name in OWN else (OWN[0], f"{VIEW}_{name}")
         of_night = [row for row in found if like in row["subject"] or VIEW in row["subject"]]
@@ -59,7 +59,7 @@ def _ledger_rows(settings: Settings, days: Sequence[date], names: Sequence[str])
         for day in days:
             for row in of_night:
                 subject = row["subject"].replace(like, name).replace(VIEW, view)
-                yield {**row, "subject": subject, "night": day, "commit_version": None}
+                yield {**row, "subject": subject, "as_of": day, "commit_version": None}
 
 
 def _measurement(name: str, day: date, number: int) -> Measurement:

@@ -32,7 +32,7 @@ class RecordedDetails(Mapping[str, Any]):
     @cached_property
     def _values(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.text)
-        return values
+        return {"as_of" if name == "night" else name: value for name, value in values.items()}  # of earlier versions
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -53,7 +53,7 @@ class StageRecord:
 
     stage: str
     subject: str
-    night: date | None  # None: a stage without as-of dates
+    as_of: date | None  # None: a stage without as-of dates
     inputs: str  # equal inputs mean an equal result
     table: str
     delta_version: int  # of `table`; -1: the stage wrote none
@@ -102,9 +102,9 @@ def last_records(
 
     With `nights` at least these dates; there are years of others.
     """
-    within = [("night", ">=", min(nights)), ("night", "<=", max(nights))] if nights else []
+    within = [("as_of", ">=", min(nights)), ("as_of", "<=", max(nights))] if nights else []
     rows = _read_records(settings, [("stage", "=", stage), ("subject", "=", subject), *within])
-    return {row.night: row for row in rows}
+    return {row.as_of: row for row in rows}
 
 
 def last_records_of_stages(
@@ -113,7 +113,7 @@ def last_records_of_stages(
     """By stage, the latest row of each as-of date of one pipeline or source, in one read."""
     found: dict[str, dict[date | None, StageRecord]] = {stage: {} for stage in stages}
     for row in _read_records(settings, [("stage", "in", list(stages)), ("subject", "=", subject)]):
-        found[row.stage][row.night] = row
+        found[row.stage][row.as_of] = row
     return found
 
 
@@ -156,9 +156,9 @@ def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
 def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
     """The latest row of one as-of date; None if there is none."""
     # A filter cannot match null, which is the as-of date of a stage without as-of dates.
-    of_night = [] if night is None else [("night", "=", night)]
+    of_night = [] if night is None else [("as_of", "=", night)]
     rows = _read_records(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night])
-    return {row.night: row for row in rows}.get(night)
+    return {row.as_of: row for row in rows}.get(night)
 
 
 def _read_records(

@@ -15,8 +15,8 @@ from forecache.base.files import process_folder
 from forecache.base.settings import Settings
 from forecache.base.table_names import known_names_remedy
 from forecache.kit.delta.damage import as_damaged_error
-from forecache.kit.delta.dataset import open_dataset
-from forecache.kit.delta.tables import open_table, table_names
+from forecache.kit.delta.renamed_columns import open_rows
+from forecache.kit.delta.tables import table_names
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,7 +47,7 @@ def query(settings: Settings, sql: str) -> "pa.Table":
         try:
             _require_read_only(connection.extract_statements(sql))
             for name in connection.get_table_names(sql) & set(tables):
-                connection.register(name, open_dataset(open_table(settings, name)))
+                connection.register(name, open_rows(settings, name))
             return connection.sql(sql).to_arrow_table()
         except duckdb.CatalogException as error:
             raise _unknown_name_error(error, tables) from None

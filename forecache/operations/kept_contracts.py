@@ -318,7 +318,7 @@ def remove_kept_tables(settings: Settings, tables: Sequence[str], run_id: str) -
 
 def _forget_stages(settings: Settings, subjects: set[str], run_id: str) -> None:
     """Record that what stages wrote is gone: the numbers of versions of a new table begin again."""
-    last = {(row.stage, row.subject, row.night): row for row in ledger_records(settings) if row.subject in subjects}
+    last = {(row.stage, row.subject, row.as_of): row for row in ledger_records(settings) if row.subject in subjects}
     append_records(
         settings,
         [

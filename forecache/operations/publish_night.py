@@ -125,7 +125,7 @@ def publish_newest_night(
 def _find_published_night(settings: Settings, declared: Served) -> date | None:
     """The last published as-of date in the ledger."""
     last = newest_record(settings, STAGE, declared.name)
-    return None if last is None else last.night
+    return None if last is None else last.as_of
 
 
 def _find_passed_night(settings: Settings, declared: Served, *, since: date | None) -> date | None:

@@ -26,7 +26,7 @@ def last_training(settings: Settings, pipeline: Trainable) -> LastTraining | Non
     if row is None:
         return None
     assert row.recorded_at is not None
-    return LastTraining(date.fromisoformat(row.details["night"]), row.recorded_at)
+    return LastTraining(date.fromisoformat(row.details["as_of"]), row.recorded_at)
 
 
 def is_training_due(settings: Settings, pipeline: Pipeline | Realtime, *, now: datetime | None = None) -> bool:

@@ -134,7 +134,7 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
         {night.night: night.inputs for night in described},
         before,
         rebuild=rebuild,
-        usable=lambda last: last.rows == seen.rows.get(f"{last.night}"),  # the table still has it
+        usable=lambda last: last.rows == seen.rows.get(f"{last.as_of}"),  # the table still has it
     )
     pending = [night for night in described if night.night in to_do]
     rows = {night.night: night.rows for night in described}

@@ -113,7 +113,7 @@ def test_the_daemon_requests_a_training_for_a_drifted_night_and_the_gate_judges_
 
     trained = last_record(drifted, "train", "returns")
     assert trained is not None
-    assert (trained.run_id, trained.details["night"]) == (run.run_id, sample.DRIFTED[-1].isoformat())
+    assert (trained.run_id, trained.details["as_of"]) == (run.run_id, sample.DRIFTED[-1].isoformat())
     judged = promotions(drifted, "returns")[-1]
     assert (judged.action, judged.actor, judged.run_id) == ("gate", "dagster", run.run_id)
     assert (judged.from_version, judged.to_version, judged.verdict) == (1, 2, "passed")

@@ -86,7 +86,7 @@ def test_the_dates_that_a_version_of_the_code_made_are_made_again(
     run("bbbb2222", "--date", str(back(1)))
     run("aaaa1111", "--date", str(back(0)))
     run("cccc3333", "--made-by", "aaaa", "--rebuild")
-    rows = {row.night: row.code_version for row in ledger_records(shelf) if row.stage == "recommend"}
+    rows = {row.as_of: row.code_version for row in ledger_records(shelf) if row.stage == "recommend"}
     assert rows == {back(3): "cccc3333", back(2): "cccc3333", back(1): "bbbb2222", back(0): "cccc3333"}
     capsys.readouterr()
     run("cccc3333", "--made-by", "aaaa")

@@ -55,7 +55,7 @@ def test_drift_is_told_in_words_and_figures_and_a_challenger_is_named_scored_and
     scored: Settings, capsys: pytest.CaptureFixture[str], spark: object
 ) -> None:
     told = answer(capsys, "drift", "returns")
-    assert (told["night"], told["level"], told["model_version"]) == (str(NIGHT), "none", 1)
+    assert (told["as_of"], told["level"], told["model_version"]) == (str(NIGHT), "none", 1)
     assert told["distances"]["test split"]["psi"] < 0.1
     assert cli.main(["drift", "returns"]) == 0
     assert "return_probability is where it was" in capsys.readouterr().out

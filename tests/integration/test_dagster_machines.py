@@ -68,6 +68,6 @@ def test_a_run_that_failed_after_its_training_is_re_executed_from_there_on_a_mac
             run_steps(instance, second, "model_churn_trees")
     assert trained is not None
     [registered] = models.list_models(second, churn_trees)
-    assert registered.tags["night"] == str(NIGHT)
+    assert registered.tags["as_of"] == str(NIGHT)
     assert registered.tags["inputs"].startswith(trained.inputs)
     assert trained.details["weights_digest"][:16] in registered.tags["inputs"]

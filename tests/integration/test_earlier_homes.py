@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
+from earlier_tables import counted
+
+from forecache.base.settings import load_settings
+from forecache.kit.delta.small_tables import read_small_table, row_schema
+from forecache.kit.delta.tables import table_version
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.lake.query import query
 
 HOMES = sorted((Path(__file__).parents[1] / "support" / "homes").glob("*.tar.xz"))
 ROOT = Path(__file__).parents[2]
@@ -35,6 +43,37 @@ def forecache(project: Path, *arguments: str) -> Any:
 
 def test_there_is_a_home_of_the_last_release() -> None:
     assert HOMES
+
+
+def test_the_ledger_of_an_earlier_version_has_the_same_rows_before_and_after_todays_version_adds_one(
+    project: Path,
+) -> None:
+    settings = load_settings(home=project / ".forecache")
+    table = DeltaTable(settings.table_uri("stage_ledger"))
+    found, names = table.to_pyarrow_table().to_pylist(), row_schema(StageRecord).names
+    truth = [{("as_of" if name == "night" else name): value for name, value in row.items()} for row in found]
+    dates = {row["as_of"] for row in truth}
+    assert len(truth) > 10
+    assert len(dates) > 2
+
+    def require_equal(rows: list[dict[str, Any]]) -> None:
+        assert counted(rows) == counted(truth)
+        for day in dates - {None}:
+            wanted = [row for row in truth if row["as_of"] == day]
+            of_day = read_small_table(settings, "stage_ledger", [("as_of", "=", day)])
+            assert counted([row for row in of_day if row["subject"] != "added"]) == counted(wanted)
+
+    require_equal(read_small_table(settings, "stage_ledger", []))
+    require_equal(query(settings, "select * from stage_ledger").to_pylist())
+    version = table_version(settings, "stage_ledger")
+    assert version == table.version()
+    append_records(settings, [StageRecord("score", "added", max(dates - {None}), "in", "t", 1, 1, 0.1)])
+    assert table_version(settings, "stage_ledger") == version + 1
+    now = DeltaTable(settings.table_uri("stage_ledger")).to_pyarrow_table()
+    assert now.column_names == names
+    for rows in (now.to_pylist(), read_small_table(settings, "stage_ledger", [])):
+        require_equal([row for row in rows if row["subject"] != "added"])
+        assert [row["commit_version"] for row in rows if row["subject"] == "added"] == [version + 1]
 
 
 def test_a_home_of_an_earlier_version_answers_as_it_did_and_takes_the_next_date(project: Path) -> None:

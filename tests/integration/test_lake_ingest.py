@@ -63,7 +63,7 @@ def test_ingesting_twice_is_a_no_op(settings: Settings, spark: Any, land: Land) 
     assert (first.rows, second.rows) == (1, 1)
     assert table_version(settings, "raw_orders") == first.delta_version
     [took] = all_records(settings, "ingest", "orders")
-    assert (took.night, took.rows, {**took.details, "cost": None}) == (None, 1, {"files": 1, "cost": None})
+    assert (took.as_of, took.rows, {**took.details, "cost": None}) == (None, 1, {"files": 1, "cost": None})
     assert 0 < took.seconds <= first.seconds
 
 

@@ -108,7 +108,7 @@ def test_many_small_files_are_merged_and_nothing_is_lost(settings: Settings, mon
         assert found is not None
         assert found.inputs == f"{number}"
     rows = [
-        (row.stage, row.subject, row.night, row.inputs)
+        (row.stage, row.subject, row.as_of, row.inputs)
         for stage in range(3)
         for subject in range(7)
         for row in last_records(settings, f"stage {stage}", f"p{subject}").values()

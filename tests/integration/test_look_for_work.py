@@ -112,7 +112,7 @@ def test_whatever_would_write_stops_a_look_also_where_its_error_is_swallowed() -
 
 def train(settings: Settings, night: date) -> None:
     assert run(settings, RunRequest(["till"], nights=(night, night), job="training")) is not None
-    assert champion(settings, till).tags["night"] == str(night)
+    assert champion(settings, till).tags["as_of"] == str(night)
 
 
 def drop(settings: Settings, name: str) -> None:

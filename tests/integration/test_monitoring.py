@@ -76,7 +76,7 @@ def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of(figures: list[Measurement], night: date, kind: str, reference: str = "") -> dict[str, Measurement]:
-    return {f.name: f for f in figures if f.night == night and f.kind == kind and reference in f.reference}
+    return {f.name: f for f in figures if f.run_date == night and f.kind == kind and reference in f.reference}
 
 
 def test_figures_tell_calm_nights_from_drifted_ones(drifted: Settings) -> None:

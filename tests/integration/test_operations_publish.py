@@ -58,7 +58,7 @@ def test_the_ledger_has_what_each_publish_took_and_the_cost_says_which_are_missi
     result = publish_night(settings, churn(), run_id="run-1")
     assert publish_night(settings, churn()).skipped
     [row] = all_records(settings, "publish", "churn")
-    assert (row.night, row.rows, row.seconds, row.run_id) == (NIGHT, 50, result.seconds, "run-1")
+    assert (row.as_of, row.rows, row.seconds, row.run_id) == (NIGHT, 50, result.seconds, "run-1")
     assert row.details["version"] == 1
     nights = last_nights(settings, datetime.now(timezone.utc))["rows"]
     assert [(each["as_of"], each["stages"], each["rows"]) for each in nights if each["subject"] == "churn"] == [

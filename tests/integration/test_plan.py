@@ -88,7 +88,7 @@ def recorded_stages(settings: Settings, after: int) -> Stages:
     for row in records_after(settings, after):
         if row.inputs == REMOVED:  # what a stage wrote earlier has ended
             continue
-        found[row.stage, row.subject] |= {row.night} if row.night else set()
+        found[row.stage, row.subject] |= {row.as_of} if row.as_of else set()
     return found
 
 

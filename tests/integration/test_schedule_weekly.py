@@ -92,7 +92,7 @@ def test_a_weekly_pipeline_from_landing_to_store(
     assert last_records(home, "drift", "predictions_weekly")[NEWEST].details["nights"] == list(map(str, SUNDAYS[1:-1]))
     monitor(home, weekly, [NEWEST])
     [found] = [row for row in measurements(home, "weekly", first=NEWEST) if row.kind == "performance"]
-    assert (found.as_of, found.night) == (SUNDAYS[-2], NEWEST)
+    assert (found.as_of, found.run_date) == (SUNDAYS[-2], NEWEST)
 
     for command in ("run", "train"):
         assert main([command, "weekly", "--date", "2026-02-25"]) == 4

@@ -111,7 +111,7 @@ def champion(settings: Settings, weights: tuple[float, ...]) -> int:
 
 def trained(settings: Settings, night: date) -> None:
     """Enter a training in the ledger, ended now."""
-    details = {"night": night.isoformat()}
+    details = {"as_of": night.isoformat()}
     append_records(settings, [StageRecord("train", monitored.name, None, f"{night}", "", -1, 1, 1.0, details)])
 
 

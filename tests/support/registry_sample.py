@@ -69,7 +69,7 @@ def made_up_training(
         "mlflow_run_id": run.id,
         "training_table": pipeline.training_table,
         "training_version": training_version,
-        "night": NIGHT.isoformat(),
+        "as_of": NIGHT.isoformat(),
         "seed": 7,
         "inputs": f"made up {digest}",
         "weights_digest": digest,

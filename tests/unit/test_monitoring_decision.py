@@ -27,7 +27,7 @@ REFERENCES: dict[Kind, str] = {
 def figure(night: int, effect: float, kind: Kind = "feature", name: str = "amount", **changes: Any) -> Measurement:
     values: dict[str, Any] = {
         "pipeline": "demo",
-        "night": START + timedelta(days=night),
+        "run_date": START + timedelta(days=night),
         "as_of": START + timedelta(days=night),
         "kind": kind,
         "name": name,

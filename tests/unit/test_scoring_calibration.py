@@ -65,7 +65,7 @@ def record(
 
 
 def before(*records: StageRecord) -> dict[date | None, StageRecord]:
-    return {record.night: record for record in records}
+    return {record.as_of: record for record in records}
 
 
 def test_a_plan_is_the_median_of_comparable_nights_by_core() -> None:

@@ -27,7 +27,7 @@ def row(stage: str, subject: str = "churn", night: int | None = 26, ended_min: i
     return {
         "stage": stage,
         "subject": subject,
-        "night": as_of,
+        "as_of": as_of,
         "rows": 10,
         "run_id": "run",
         "seconds": 2.5,

@@ -172,7 +172,7 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, repl
             progress=progress.update,
         )  # fmt: skip
     if not result.skipped:
-        what = {"night": result.nights[0], "version": result.details["version"]}
+        what = {"as_of": result.nights[0], "version": result.details["version"]}
         show_in_dagster(current, f"published_{pipeline}", what, result=result)
     if wants_json():
         print_json(stage_dict(result))

@@ -80,6 +80,7 @@ class Target:
     fit: bool = True  # refuse rows whose column types differ from the table's
     keep_log: bool = True
     configuration: Mapping[str, str] = field(default_factory=dict)  # further properties of a new table
+    renamed: Mapping[str, str] = field(default_factory=dict)  # today's names of columns; `decide` rewrites the old ones
     kept: CachedTable | None = None  # for frequent appends: not opened again, and `TableState.files` is empty
     fence: Lease | None = None  # under which the caller decides; a later holder's commit refuses that of an earlier one
 
@@ -169,6 +170,8 @@ def _fit_columns(target: Target, delta: "DeltaTable") -> None:
     for each in target.schema.fields:
         if known.get(each.name, each.type) != each.type:
             raise type_mismatch_error(target.name, each.name, known[each.name], each.type)
+    if target.renamed.keys() & known:
+        return  # missing columns come with the change, in one entry
     added = [each for each in target.schema.fields if each.name not in known]
     if added and not target.add_columns:
         raise InputError(

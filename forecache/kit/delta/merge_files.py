@@ -146,10 +146,16 @@ def write_merged(
             rows = [pa.concat_tables([schema.empty_table(), *rows]).sort_by(order)]
         return write_file(filesystem, path, schema, rows, **policy.parquet)
 
-    written, known = retry_write(write, is_remote=settings.lake_is_remote), [file.rows for file in files]
-    if min(known) >= 0 and written.rows != sum(known):
+    written = retry_write(write, is_remote=settings.lake_is_remote)
+    check_row_count(name, files, written.rows)
+    return written
+
+
+def check_row_count(name: str, files: Sequence[DataFile], rows: int) -> None:
+    """Raise DamagedError if files have another number of rows than the log says, where it says one."""
+    known = [file.rows for file in files]
+    if min(known) >= 0 and rows != sum(known):
         raise DamagedError(
-            f"{len(files)} files of the table {name!r} have {written.rows:,} rows where its log says {sum(known):,}.",
+            f"{len(files)} files of the table {name!r} have {rows:,} rows where its log says {sum(known):,}.",
             remedy="`forecache doctor --deep` names the damaged file.",
         )
-    return written

@@ -2,7 +2,8 @@
 
 A process caches the log of each such table and the rows of its small files, which are immutable. Every read first
 updates to the newest commit of any process, but a look for work reads one state of each table. An append that finds
-many small files merges them in its own commit, sorted by the columns that reads filter by.
+many small files merges them in its own commit, sorted by the columns that reads filter by. The first append to a table
+of an earlier version gives it today's columns in its own commit.
 """
 
 import math
@@ -24,9 +25,10 @@ from forecache.base.settings import Settings
 from forecache.base.steps import look_once
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.errors import damaged_file, open_data_file
-from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.files import DataFile, fit_columns, place_of
 from forecache.kit.delta.log import open_if_exists, read_actions
-from forecache.kit.delta.merge_files import MergePolicy, write_merged
+from forecache.kit.delta.merge_files import MergePolicy, check_row_count, write_merged
+from forecache.kit.delta.renamed_columns import RENAMED, old_columns, rename_columns, stored_columns
 from forecache.kit.delta.writers import write_rows
 from forecache.kit.lease import Lease
 
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 SORTED_BY: Mapping[str, tuple[str, ...]] = {
-    "stage_ledger": ("subject", "stage", "night"),
+    "stage_ledger": ("subject", "stage", "as_of"),
     "promotion_ledger": ("pipeline",),
-    "monitoring": ("pipeline", "night"),
+    "monitoring": ("pipeline", "run_date"),
     "ingested_files": ("source", "event_day"),
     "mail_ledger": ("mailing", "as_of"),
 }
@@ -88,9 +90,44 @@ def append_to_small_table(
     """
 
     def decide(state: TableState) -> Change:
-        return prepare_upsert(settings, name, state, pa.Table.from_pylist(rows_at(state.version), schema=schema))
+        rows = pa.Table.from_pylist(rows_at(state.version), schema=schema)
+        if _is_old(name, state.delta):
+            return _rewrite_with_renamed(settings, name, state, rows)
+        return prepare_upsert(settings, name, state, rows)
 
     return commit(replace(small_table_target(settings, name, schema), fence=fence), decide)
+
+
+def rename_table_columns(settings: Settings, name: str) -> None:
+    """Give a small table of an earlier version today's columns in one commit; nothing if it has them."""
+
+    def decide(state: TableState) -> Change:
+        if not _is_old(name, state.delta):
+            return Change()
+        return _rewrite_with_renamed(settings, name, state, _concat_rows([], name, state.delta))
+
+    delta = open_if_exists(settings, name)
+    if delta is not None and _is_old(name, delta):
+        commit(Target(settings, name, delta.schema(), fit=False), decide)
+
+
+def _is_old(name: str, delta: "DeltaTable | None") -> bool:
+    """Tell if a table has columns that are named otherwise today."""
+    return delta is not None and bool(old_columns(name, pa.schema(delta.schema()).names))
+
+
+def _rewrite_with_renamed(settings: Settings, name: str, state: TableState, rows: pa.Table) -> Change:
+    """Write each file of a small table again with today's columns, and more rows; returns the change of the table."""
+    from deltalake import Schema
+
+    filesystem, none = place_of(settings, name).open(), _concat_rows([], name, state.delta)
+    schema = pa.unify_schemas([none.schema, rows.schema])
+    written = write_rows(fit_columns(rows, schema), settings, name)
+    for file in state.files:
+        there, _ = _read_parquet(filesystem, name, file.path)
+        check_row_count(name, [file], there.num_rows)
+        written += write_rows(fit_columns(there, schema), settings, name, group_rows=_GROUP_ROWS)
+    return Change(written, state.files, schema=Schema.from_arrow(schema))
 
 
 def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
@@ -105,7 +142,7 @@ def small_table_target(settings: Settings, name: str, schema: pa.Schema) -> Targ
     """Commit target for a small table, whose old versions are not needed."""
     from deltalake import Schema
 
-    return Target(settings, name, Schema.from_arrow(schema), keep_log=False)
+    return Target(settings, name, Schema.from_arrow(schema), keep_log=False, renamed=RENAMED.get(name, {}))
 
 
 def small_table_policy(name: str) -> MergePolicy:
@@ -138,11 +175,9 @@ def _rewrite_without(
     filters = [(column, "in", keys[column].unique().to_pylist()) for column in keys.column_names]
     paths = {unquote(path) for path in _select_files(actions, filters)["path"].to_pylist()}
     for file in state.files:
-        rows = (
-            _concat_rows([_read_parquet(filesystem, name, file.path)[0]], state.delta) if file.path in paths else None
-        )
-        if rows is None:
+        if file.path not in paths:
             continue
+        rows = _concat_rows([_read_parquet(filesystem, name, file.path)[0]], name, state.delta)
         stays = [row not in wanted for row in zip(*rows.select(keys.column_names).to_pydict().values(), strict=True)]
         if not all(stays):
             replaced.append(file)
@@ -184,13 +219,13 @@ class _SmallTableReader:
             self._read_file(filesystem, name, unquote(file["path"]), file["num_records"], filters)
             for file in files.to_pylist()
         ]
-        return _concat_rows(tables, delta)
+        return _concat_rows(tables, name, delta)
 
     def _open_newest(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
         seen = self._delta and self._delta.version()
         delta = self._update(settings, name, filesystem)
         if delta is not None and (self._delta is not delta or seen != delta.version()):
-            self._files = read_actions(delta)
+            self._files = _read_bounds(name, delta)
             active = set(map(unquote, self._files["path"].to_pylist()))
             self._kept = {path: rows for path, rows in self._kept.items() if path in active}
             self._footers = {path: footer for path, footer in self._footers.items() if path in active}
@@ -233,6 +268,14 @@ def _entry_identity(filesystem: Any, delta: "DeltaTable") -> object:
     """Type, size and time of the log's last entry, to recognize another entry of the same version."""
     info = filesystem.get_file_info(f"_delta_log/{delta.version():020d}.json")
     return info.type, info.size, info.mtime_ns
+
+
+def _read_bounds(name: str, delta: "DeltaTable") -> pa.Table:
+    """The files of a table with the bounds of their columns, by today's names."""
+    files, found = read_actions(delta), {"path": "path", "num_records": "num_records"}
+    for column, stored in stored_columns(name, pa.schema(delta.schema()).names).items():
+        found |= {f"{bound}.{column}": f"{bound}.{stored}" for bound in ("min", "max")}
+    return pa.table({column: files[stored] for column, stored in found.items() if stored in files.column_names})
 
 
 def _select_files(files: pa.Table, filters: Sequence[Filter]) -> pa.Table:
@@ -291,14 +334,15 @@ def _read_parquet(
             file = pq.ParquetFile(source, metadata=footer)
             footer = file.metadata
             places = {column: place for place, column in enumerate(footer.schema.names)}
+            places = {column: places[stored] for column, stored in stored_columns(name, places).items()}
             groups = [n for n in range(file.num_row_groups) if _group_may_hold(footer.row_group(n), places, filters)]
-            return file.read_row_groups(groups, use_threads=False), footer
+            return rename_columns(file.read_row_groups(groups, use_threads=False), name), footer
     except FileNotFoundError as error:
         raise damaged_file(path, name) from error
 
 
-def _concat_rows(tables: Sequence[pa.Table], delta: "DeltaTable | None") -> pa.Table:
+def _concat_rows(tables: Sequence[pa.Table], name: str, delta: "DeltaTable | None") -> pa.Table:
     """Concatenate rows, with all columns of the table; null in rows of files that are older than a column."""
     assert delta is not None
-    schema = pa.schema(delta.schema())
-    return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)
+    none = rename_columns(pa.schema(delta.schema()).empty_table(), name)
+    return pa.concat_tables([none, *tables], promote_options="default").select(none.column_names)

@@ -63,13 +63,22 @@ def write_frame(
     return schema_of(frame), list_files(place_of(settings, name).open(), folder)
 
 
-def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: Sequence[str] = ()) -> list[DataFile]:
-    """Write Arrow rows, one file for each of their partitions; none if there are no rows."""
+def write_rows(
+    rows: pa.Table,
+    settings: Settings,
+    name: str,
+    *,
+    partition_by: Sequence[str] = (),
+    group_rows: int | None = None,
+) -> list[DataFile]:
+    """Write Arrow rows, one file for each of their partitions, in groups of so many; none if there are no rows."""
     filesystem, folder = place_of(settings, name).open(), new_folder()
     found = []
     with translate_errors(partial(as_known_error, name)):
         for partition, some in _split_by_partition(rows, partition_by):
-            write = partial(write_file, filesystem, new_path(folder, partition), some.schema, [some])
+            write = partial(
+                write_file, filesystem, new_path(folder, partition), some.schema, [some], group_rows=group_rows
+            )
             found.append(retry_write(write, is_remote=settings.lake_is_remote))
     return found
 

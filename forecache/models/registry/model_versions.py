@@ -228,5 +228,5 @@ def read_version(version: Any, aliases: Iterable[str], tags: Mapping[str, str]) 
         gate=tags.get("gate", "pending"),
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, timezone.utc),
         metrics=json.loads(tags.get("test_metrics", "{}")),
-        tags=tags,
+        tags={"as_of" if tag == "night" else tag: value for tag, value in tags.items()},  # of earlier versions
     )

@@ -372,7 +372,7 @@ def _create_version(
         "flavour": find_model_file(Path(training.details["run_dir"]))[0],
         "training_table": training.details["training_table"],
         "training_version": str(training.details["training_version"]),
-        "night": training.details["night"],
+        "as_of": training.details["as_of"],
         "code_version": code_version(settings),
         "fingerprint": pipeline.fingerprint,
         FEATURES_TAG: pipeline.fingerprints.features,

@@ -250,7 +250,7 @@ def _train(
         "training_table": pipeline.training_table,
         "training_version": spec.table_version,
         "mlflow_run_id": read_run_id(spec.folder),
-        "night": night.isoformat(),
+        "as_of": night.isoformat(),
         "seed": pipeline.training.seed,
         "inputs": spec.inputs,
         "cost": {**vars(cost), **price_of_run(cost, result["device_name"], settings.prices)},

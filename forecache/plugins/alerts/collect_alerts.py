@@ -41,7 +41,7 @@ def waiting_date_alerts(settings: Settings, project: Project) -> Iterator[Alert]
             late = find_awaited_sources(settings, declared.all_sources, night)
             if late:
                 summary = f"{name} waits: {', '.join(late)} has not delivered {night}."
-                details = {"night": str(night), "sources": late}
+                details = {"as_of": str(night), "sources": late}
                 yield Alert("night_waiting", name, "warning", summary, details, started, str(night))
 
 

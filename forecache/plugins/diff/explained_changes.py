@@ -54,7 +54,7 @@ def _explain_side(
         records = [
             record
             for record in all_records(side.settings, SCORE, pipeline.name)
-            if record.night == side.night and (version is None or record.delta_version <= version)
+            if record.as_of == side.night and (version is None or record.delta_version <= version)
         ]
         table = records[-1].details["feature_table"] if records else pipeline.feature_table
         for key in wanted:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     forecache monitor churn
     forecache monitor churn --date 1998-06-30 --json
     forecache monitor search --date 2026-11-26
-    forecache query "select night, name, effect from monitoring where kind = 'performance'"
+    forecache query "select run_date, name, effect from monitoring where kind = 'performance'"
     """,
 )
 @click.argument("pipeline", metavar="PIPELINE")
@@ -67,7 +67,7 @@ def monitor(pipeline: str, night: date | None) -> None:
         print_json(
             {
                 "pipeline": declared.name,
-                "night": chosen,
+                "as_of": chosen,
                 "figures": found,
                 "notes": notes,
                 "retrain": decision.retrain if decision else None,

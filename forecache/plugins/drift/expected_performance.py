@@ -162,7 +162,7 @@ def estimate_measurements(
         rows.append(
             Measurement(
                 pipeline=pipeline.name,
-                night=night,
+                run_date=night,
                 as_of=night,
                 kind="estimate",
                 name=name,

@@ -20,8 +20,8 @@ class Measurement:
     """One figure."""
 
     pipeline: str
-    night: date  # the as-of date by which it was known
-    as_of: date  # of its rows: `night`, or for "performance" a label horizon before it
+    run_date: date  # the as-of date by which it was known
+    as_of: date  # of its rows: `run_date`, or for "performance" a label horizon before it
     kind: Kind
     name: str  # of the feature, the output or the metric
     reference: str  # "training split", "test split" or "nights before"
@@ -83,8 +83,8 @@ def measurements(
 ) -> list[Measurement]:
     """Read the newest value of each figure of a pipeline, from `first` to `last`, by as-of date."""
     filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
-    filters += [("night", ">=", first)] if first else []
-    filters += [("night", "<=", last)] if last else []
+    filters += [("run_date", ">=", first)] if first else []
+    filters += [("run_date", "<=", last)] if last else []
     return _read_measurements(settings, filters)
 
 
@@ -95,7 +95,7 @@ def all_measurements(settings: Settings) -> list[Measurement]:
 
 def monitoring_figures(figures: Iterable[Measurement], night: date) -> dict[str, float]:
     """The figures of an as-of date that Dagster's UI plots over the dates."""
-    of_night = [m for m in figures if m.night == night]
+    of_night = [m for m in figures if m.run_date == night]
     features = [m.effect for m in of_night if m.kind == "feature"]
     return {
         **({"largest_feature_psi": max(features)} if features else {}),
@@ -114,8 +114,8 @@ def _read_measurements(settings: Settings, filters: list[tuple[str, str, Any]]) 
 
 def latest_figures(rows: Iterable[Measurement]) -> list[Measurement]:
     """Keep the last of each figure, given in the order of recording; sorted by as-of date, else in that order."""
-    last = {(row.pipeline, row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
-    return sorted(last.values(), key=lambda row: row.night)
+    last = {(row.pipeline, row.run_date, row.kind, row.name, row.reference, row.model_version): row for row in rows}
+    return sorted(last.values(), key=lambda row: row.run_date)
 
 
 def add_metrics(settings: Settings, page: MetricsPage) -> None:
@@ -124,11 +124,11 @@ def add_metrics(settings: Settings, page: MetricsPage) -> None:
     newest: dict[tuple[str, str], date] = {}
     for row in rows:
         about = (row.pipeline, row.kind)
-        newest[about] = max(row.night, newest.get(about, row.night))
+        newest[about] = max(row.run_date, newest.get(about, row.run_date))
     shown = {
         (row.pipeline, row.kind, row.name, row.reference): row
         for row in rows
-        if row.night == newest[row.pipeline, row.kind]
+        if row.run_date == newest[row.pipeline, row.kind]
     }
     page.add("forecache_monitoring_effect", ((about, six_digits(row.effect)) for about, row in shown.items()))
     page.add_each(

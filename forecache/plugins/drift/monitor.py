@@ -124,7 +124,7 @@ def measure_performance(
     low, high = sorted(-judge.gain(metric, end, expected) for end in ends)
     return Measurement(
         pipeline=pipeline.name,
-        night=night,
+        run_date=night,
         as_of=as_of,
         kind="performance",
         name=metric,

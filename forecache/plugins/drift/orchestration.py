@@ -252,7 +252,7 @@ def _max_metric_drop(pipeline: Pipeline) -> float:
 
 def _performance_check(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> dg.AssetCheckResult:
     metric = pipeline.trained_gate.metric
-    found = next((m for m in figures if (m.night, m.kind, m.name) == (night, "estimate", metric)), None)
+    found = next((m for m in figures if (m.run_date, m.kind, m.name) == (night, "estimate", metric)), None)
     if found is None:
         return dg.AssetCheckResult(check_name=EXPECTED, passed=True, description=f"{metric} is not estimated.")
     low, high = found.effect_low or 0.0, found.effect_high or 0.0
@@ -274,7 +274,7 @@ def _monitoring_view(figures: "Iterable[Measurement]", night: date) -> dg.Markdo
     rows = [
         (m.kind, m.name, m.reference, m.effect, *map(format_number, (m.js, m.value, m.reference_value)), m.rows)
         for m in sorted(figures, key=lambda m: (m.kind, -m.effect))
-        if m.night == night
+        if m.run_date == night
     ]
     headers = ("kind", "of", "against", "effect", "JS distance", "value", "reference", "rows")
     return markdown_table(headers, rows)

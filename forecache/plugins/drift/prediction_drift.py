@@ -138,7 +138,7 @@ class DriftReport:
         """JSON-serialisable figures."""
         return {
             "output": self.output,
-            "night": self.night.isoformat(),
+            "as_of": self.night.isoformat(),
             "model_version": self.model_version,
             "level": self.level,
             "sentence": self.sentence,

@@ -63,7 +63,7 @@ def decide(
     new = [
         row
         for row in figures
-        if row.model_version == champion and row.rows >= rules.min_rows and (last is None or row.night > last.night)
+        if row.model_version == champion and row.rows >= rules.min_rows and (last is None or row.run_date > last.night)
     ]
     causes = find_causes(rules, new)
     if not causes:
@@ -95,10 +95,10 @@ def find_causes(rules: Retraining, figures: Iterable[Measurement]) -> tuple[Caus
     causes = []
     for (kind, name), rows in series.items():
         limit = limits[kind]
-        latest = sorted(rows, key=lambda row: row.night)[-rules.min_nights :]
+        latest = sorted(rows, key=lambda row: row.run_date)[-rules.min_nights :]
         if limit is None or len(latest) < rules.min_nights or not all(_is_beyond(row, limit) for row in latest):
             continue
-        causes.append(Cause(kind, name, latest[-1].effect, limit, tuple(row.night for row in latest)))
+        causes.append(Cause(kind, name, latest[-1].effect, limit, tuple(row.run_date for row in latest)))
     return tuple(sorted(causes, key=lambda cause: (-cause.effect / cause.limit, cause.kind, cause.name)))
 
 
@@ -108,7 +108,7 @@ def _is_beyond(row: Measurement, limit: float) -> bool:
 
 
 def _no_cause_reason(rules: Retraining, figures: Iterable[Measurement], champion: int) -> str:
-    nights = {row.night for row in figures}
+    nights = {row.run_date for row in figures}
     if len(nights) < rules.min_nights:
         measured = "1 as-of date" if len(nights) == 1 else f"{len(nights)} as-of dates"
         has = "has" if len(nights) == 1 else "have"

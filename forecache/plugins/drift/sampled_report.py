@@ -254,7 +254,7 @@ def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -
         (pipeline.prediction_table, None),
     ):
         dataset = open_dataset(
-            open_table(settings, table, version=version), partitions=[(AS_OF, "=", f"{scored.night}")]
+            open_table(settings, table, version=version), partitions=[(AS_OF, "=", f"{scored.as_of}")]
         )
         columns = [*pipeline.key, *(name for name in dataset.schema.names if name in names)]
         sides.append(_sample(read_few_ahead(dataset, columns), pipeline, scored.rows))

@@ -282,7 +282,7 @@ def ledger_record(
     run_id: str | None = None,
 ) -> dict[str, Any]:
     """The ledger's last record of the stage that made an as-of date, at `delta_version` or by `run_id` if given."""
-    filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("night", "=", night)]
+    filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("as_of", "=", night)]
     if delta_version is not None:
         filters.append(("delta_version", "=", delta_version))
     if run_id is not None:

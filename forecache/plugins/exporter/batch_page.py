@@ -50,7 +50,7 @@ def _add_stages(page: MetricsPage, rows: list[StageRecord]) -> None:
             "forecache_batch_last_duration_seconds": lambda some: round(some[-1].seconds, 3),
             "forecache_batch_last_rows": lambda some: some[-1].rows,
             "forecache_batch_newest_as_of_timestamp_seconds": lambda some: end_of_date(
-                max((row.night for row in some if row.night), default=None)
+                max((row.as_of for row in some if row.as_of), default=None)
             ),
         },
     )

@@ -223,7 +223,7 @@ def stage_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]
     def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["commit_version"], row["stage"], row["subject"], row["run_id"]
 
-    rows.sort(key=lambda row: (*group_key(row), row["night"] or date.min))
+    rows.sort(key=lambda row: (*group_key(row), row["as_of"] or date.min))
     for (commit, stage, subject, run_id), some in groupby(rows, key=group_key):
         yield _fact(settings, commit, stage, subject, run_id, list(some))
 
@@ -231,7 +231,7 @@ def stage_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]
 def _fact(
     settings: Settings, commit: int, stage: str, subject: str, run_id: str, rows: Sequence[Mapping[str, Any]]
 ) -> Fact:
-    details = {row["night"]: json.loads(row["details"]) for row in rows}
+    details = {row["as_of"]: json.loads(row["details"]) for row in rows}
     first = rows[0]
     judges = stage in CHECKS
     return Fact(
@@ -240,7 +240,7 @@ def _fact(
         identity=f"{commit} {stage} {subject} {run_id}",
         stage=stage,
         subject=subject,
-        nights=[row["night"] for row in rows if row["night"] is not None],
+        nights=[row["as_of"] for row in rows if row["as_of"] is not None],
         run_id=run_id,
         code_version=first["code_version"],
         ended_at=first["recorded_at"],

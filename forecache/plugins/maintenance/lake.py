@@ -17,11 +17,11 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import REQUEST_LOG, TRAINING_SET
 from forecache.declare import Pipeline, Realtime, Served, Source, Stream, TableSource
 from forecache.declare.loading import read_project
-from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.files import RETENTION, place_of
+from forecache.kit.delta.renamed_columns import open_rows
 from forecache.kit.delta.small_tables import SORTED_BY
 from forecache.kit.delta.stream_tables import is_stream_table, nights_in_base, read_stream_bases
-from forecache.kit.delta.tables import open_table, resolve_place, table_exists, table_names
+from forecache.kit.delta.tables import resolve_place, table_exists, table_names
 from forecache.lake.kept_definitions import list_contracts
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.model_versions import training_tables
@@ -142,9 +142,9 @@ def _input_tables(settings: Settings) -> dict[tuple[str, int], set[str]]:
 def _ledger_pins(settings: Settings) -> Named:
     """The versions in the last ledger row of each stage and as-of date, and every training set that was used."""
     last: dict[tuple[Any, ...], tuple[int, list[tuple[str, Pin]]]] = {}
-    columns = ["stage", "subject", "night", "table", "delta_version", "details", "commit_version"]
+    columns = ["stage", "subject", "as_of", "table", "delta_version", "details", "commit_version"]
     for row in _rows(settings, LEDGER_TABLE, columns):
-        night, details = row["night"].isoformat() if row["night"] else None, json.loads(row["details"])
+        night, details = row["as_of"].isoformat() if row["as_of"] else None, json.loads(row["details"])
         named = [(row["table"], Pin(row["delta_version"], night))]
         if "feature_version" in details:
             named.append((details["feature_table"], Pin(int(details["feature_version"]), night)))
@@ -187,5 +187,5 @@ def _stream_pins(settings: Settings) -> Named:
 
 def _rows(settings: Settings, name: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     if table_exists(settings, name):
-        for batch in open_dataset(open_table(settings, name)).to_batches(columns=columns):
+        for batch in open_rows(settings, name).to_batches(columns=columns):
             yield from batch.to_pylist()

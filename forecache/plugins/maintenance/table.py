@@ -26,7 +26,7 @@ from forecache.kit.delta.commit import TableState, Target
 from forecache.kit.delta.files import RETENTION, DataFile, list_entries, place_of
 from forecache.kit.delta.log import active_files, read_entry, removed_files
 from forecache.kit.delta.merge_files import MergePolicy, PolicyOf, choose_groups, merge_small_files
-from forecache.kit.delta.small_tables import SORTED_BY, small_table_policy
+from forecache.kit.delta.small_tables import SORTED_BY, rename_table_columns, small_table_policy
 from forecache.kit.delta.stream_tables import HOUR, KEPT, has_short_log, is_closed, is_stream_table, sort_by_position
 from forecache.kit.delta.tables import open_table
 from forecache.lake.stage_runner import hold_table_lock
@@ -121,6 +121,8 @@ def merge_policy(name: str) -> PolicyOf:
 
 def merge_table(settings: Settings, name: str) -> int:
     """Merge a table's small files in one commit; returns how many were merged."""
+    if name in SORTED_BY:
+        rename_table_columns(settings, name)
 
     def sort_files(state: TableState) -> Sequence[DataFile]:
         return sort_by_position(state.delta, state.files) if state.delta and is_stream_table(name) else state.files

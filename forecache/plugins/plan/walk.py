@@ -191,7 +191,7 @@ class Walk:
         if declared.publish is None or is_planned:
             return
         last = newest_record(self.settings, PUBLISH, declared.name)
-        published = last.night if last else None
+        published = last.as_of if last else None
         if written and (published is None or max(written) >= published):
             cause = f"the rows of {max(written)} are written again" if published else "nothing is published yet"
             self._noted.add(PUBLISH, declared.name, [max(written)], cause, condition=condition)

@@ -58,8 +58,8 @@ def night_rows(
     """
     groups: dict[tuple[date, str], dict[str, dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["recorded_at"]):
-        if row["night"] is not None:
-            stages = groups.setdefault((row["night"], row["subject"]), {})
+        if row["as_of"] is not None:
+            stages = groups.setdefault((row["as_of"], row["subject"]), {})
             stages.pop(row["stage"], None)  # so that the order is that of their ends
             stages[row["stage"]] = row
     dates = sorted({night for night, _ in groups}, reverse=True)[:most_nights]
@@ -73,7 +73,7 @@ def undated_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[st
     """Rows of the ledger of trainings and releases, which have no as-of date, by run, the newest first."""
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["recorded_at"]):
-        if row["night"] is None and row["stage"] in _UNDATED:
+        if row["as_of"] is None and row["stage"] in _UNDATED:
             runs.setdefault(row["run_id"], {})[row["stage"]] = row
     rows = [_run_row(None, next(iter(stages.values()))["subject"], stages, now) for stages in runs.values()]
     return sorted(rows, key=lambda row: row["ended_s_ago"])[:MOST_UNDATED]

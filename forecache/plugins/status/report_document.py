@@ -189,7 +189,7 @@ def _measurements(settings: Settings, name: str, now: datetime) -> list[dict[str
         return []
     first = (now - timedelta(days=DAYS)).date()
     return [
-        {"date": row.night.isoformat(), "kind": row.kind, "name": row.name, "reference": row.reference,
+        {"date": row.run_date.isoformat(), "kind": row.kind, "name": row.name, "reference": row.reference,
          "effect": row.effect, "value": row.value, "reference_value": row.reference_value}
         for row in load_hook("drift", "measurements")(settings, name, first=first)
     ]  # fmt: skip

@@ -52,7 +52,7 @@ class OtherSide:
         last = self.made.tables.get(LEDGER_TABLE, -1)
         ours, theirs = (
             {
-                (row.commit_version, row.stage, row.subject, row.night, row.recorded_at)
+                (row.commit_version, row.stage, row.subject, row.as_of, row.recorded_at)
                 for row in records_after(settings, last - _COMPARED_COMMITS)
                 if (row.commit_version or 0) <= last
             }
