@@ -123,6 +123,18 @@ def plots_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def warm_trainers() -> Iterator[None]:
+    """Trainings of this process are forks of a server that has imported their libraries, which takes seconds of CPU.
+
+    Tests of each kind of trainer start it cold, as users do: see `cold_agents`. So do all commands.
+    """
+    from warm_agents import warm_agents
+
+    with warm_agents("forecache.models.training.process"):
+        yield
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load_settings(home=tmp_path / "home", spark_master="local[2]", spark_driver_memory="1g")
