@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import pickle
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,26 @@ def patient_requests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def certificates_once() -> Iterator[None]:
+    """Clients of httpx with equal certificates share them: each would read all that are trusted, 35 ms of CPU."""
+    from httpx._transports import default
+
+    read, there = default.create_ssl_context, dict[tuple[str | None, ...], ssl.SSLContext]()
+
+    def once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+        if verify is not True or cert is not None or not trust_env:
+            return read(verify, cert, trust_env)
+        key = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        if key not in there:
+            there[key] = read()
+        return there[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(default, "create_ssl_context", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def plots_once() -> Iterator[None]:
     """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
     from forecache.base import reports as plots
@@ -99,6 +120,18 @@ def plots_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plots, "draw_svg", once)
         patched.setattr(evaluation_plots, "draw_svg", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_trainers() -> Iterator[None]:
+    """Trainings of this process are forks of a server that has imported their libraries, which takes seconds of CPU.
+
+    Tests of each kind of trainer start it cold, as users do: see `cold_agents`. So do all commands.
+    """
+    from warm_agents import warm_agents
+
+    with warm_agents("forecache.models.training.process"):
         yield
 
 

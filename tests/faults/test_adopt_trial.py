@@ -13,7 +13,7 @@ from adopt_job import Ran, run_and_tell, run_date, run_until
 from store_services import minio_server
 from tried_base import end, objects
 from try_job import DAYS, contents, copy_project, land_sales, run_from_nothing, try_full
-from warm import start
+from warm import start, start_with_trainers
 
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.kit.delta.tables import open_table
@@ -47,8 +47,8 @@ class Sides:
         copy_project(made.new, before=FEATURE[0], after=FEATURE[1])
         for project, home, of in ((made.old, made.home, places), (made.new, made.truth.home_path, {})):
             land_sales(home / "landing")
-            end(start(run_from_nothing, project, home, of))
-        end(start(try_full, made.new, made.home, "change", places))
+            end(start_with_trainers(run_from_nothing, project, home, of))
+        end(start_with_trainers(try_full, made.new, made.home, "change", places))
         return made
 
     def run(self, job: Job = "full") -> Ran:

@@ -66,7 +66,12 @@ def launch(settings: Settings, spec: TrainingSpec) -> WarmAgent:
 
 def wait_for_step(spec: TrainingSpec, step: int, *, timeout_s: float = 120) -> None:
     deadline, path = time.monotonic() + timeout_s, spec.folder / HEARTBEAT_FILE
-    while not path.exists() or struct.unpack("<qd", path.read_bytes())[0] < step:
+
+    def reached() -> int:
+        beat = path.read_bytes() if path.exists() else b""
+        return struct.unpack("<qd", beat)[0] if beat else -1  # the file is there before its content
+
+    while reached() < step:
         assert time.monotonic() < deadline, f"step {step} not reached within {timeout_s} s"
         time.sleep(0.01)
 

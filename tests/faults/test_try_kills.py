@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,15 +26,26 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 PUBLISH_STEPS = ("encoded", "segments moved", "pointer moved")
 
 
-@pytest.fixture(scope="module", params=["folder", "bucket"])
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    """The installation, whose lake is in its home or on a real S3-compatible server."""
-    folder = tmp_path_factory.mktemp("base")
-    if request.param == "folder":
-        yield Base(folder, {})
-        return
-    with minio_server(folder / "minio", "cloud") as options:
-        yield Base(folder, {"lake": "s3://cloud/lake", "storage_options": options})
+@pytest.fixture(scope="module")
+def find_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Base]]:
+    """Finds the installation whose lake is in its home, or on a real S3-compatible server; each is made once."""
+    with ExitStack() as servers:
+
+        @cache
+        def find(place: str) -> Base:
+            folder = tmp_path_factory.mktemp(place)
+            if place == "folder":
+                return Base(folder, {})
+            options = servers.enter_context(minio_server(folder / "minio", "cloud"))
+            return Base(folder, {"lake": "s3://cloud/lake", "storage_options": options})
+
+        yield find
+
+
+# Of one test each: pytest would tear a wider one down after each pair of a place and a step.
+@pytest.fixture(params=["folder", "bucket"])
+def base(request: pytest.FixtureRequest, find_base: Callable[[str], Base]) -> Base:
+    return find_base(request.param)
 
 
 # From the fork on, a trial in a bucket runs as any run does in one.

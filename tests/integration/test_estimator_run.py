@@ -15,6 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from estimator_project.pipelines.trees import basket_refit, basket_trees, churn_logistic, churn_trees, churn_wrong
 from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
+from warm_agents import cold_agents
 
 from forecache.base.errors import CheckError, SettingsError
 from forecache.base.results import StageResult
@@ -54,9 +55,10 @@ def churn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, StageResu
     settings = settings_in(tmp_path_factory.mktemp("estimator"))
     write_training_set(settings, churn_trees)
     said: list[str] = []
-    trained = train(
-        settings, churn_trees, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message)
-    )
+    with cold_agents():
+        trained = train(
+            settings, churn_trees, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message)
+        )
     version = register_trained_model(settings, churn_trees, trained).details["model_version"]
     assert run_gate(settings, churn_trees, version, actor="test").passed
     return settings, trained, said
@@ -211,7 +213,8 @@ def test_a_tampered_lightgbm_model_is_refused(churn: tuple[Settings, StageResult
 def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     write_training_set(settings, basket_trees)
-    result = train(settings, basket_trees, NIGHT)
+    with cold_agents():
+        result = train(settings, basket_trees, NIGHT)
     assert result.details["loss"] == "rmse"
     import xgboost
 
@@ -327,7 +330,8 @@ def test_every_library_fits_again_with_the_same_rounds(pipeline: Pipeline, tmp_p
 def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     write_training_set(settings, churn_logistic)
-    result = train(settings, churn_logistic, NIGHT)
+    with cold_agents():
+        result = train(settings, churn_logistic, NIGHT)
     assert result.details["history"] == []
     assert 0 < result.details["validation_loss"] < 0.693
     version = register_trained_model(settings, churn_logistic, result).details["model_version"]

@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 from registry_sample import NIGHT
 from sample_project.pipelines.visits import basket, returns
 from training_sample import sample_rows, write_training_set
+from warm_agents import cold_agents
 
 from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import StageResult
@@ -41,7 +42,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, StageRe
     settings = settings_in(tmp_path_factory.mktemp("trained"))
     write_training_set(settings, returns)
     said: list[str] = []
-    result = train(settings, returns, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message))
+    with cold_agents():
+        result = train(
+            settings, returns, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message)
+        )
     return settings, result, said
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dying import dies_at
-from warm import start
+from warm import start, start_with_trainers
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import WorkNeeded, contract_step, only_look, publish_step
@@ -209,7 +209,8 @@ def run_nightly(
     returns {}."""
     given = environment_of(settings, folder)
     ours, theirs = get_context("fork").Pipe()
-    process = start(_run, settings.home_path, folder, given, night, models, kill, trains, looks, theirs)
+    begin = start if kill else start_with_trainers
+    process = begin(_run, settings.home_path, folder, given, night, models, kill, trains, looks, theirs)
     theirs.close()
     try:
         told: dict[str, Any] = ours.recv()

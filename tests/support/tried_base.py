@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from try_job import BOUND, CHANGED, answers, contents, copy_project, land_sales, run_from_nothing
-from warm import start
+from warm import start_with_trainers
 
 from forecache.base.settings import Settings, load_settings, trial_settings
 from forecache.lake.ledger import StageRecord, ledger_records
@@ -26,7 +26,7 @@ class Base:
         self.home = folder / "home"
         for project, home, of in ((self.project, self.home, places), (self.changed, folder / "truth", {})):
             land_sales(home / "landing")
-            end(start(run_from_nothing, project, home, of))
+            end(start_with_trainers(run_from_nothing, project, home, of))
         self.settings = load_settings("", home=self.home, **places)
         self.contents = self.read_contents()
         self.truth = answers(load_settings("", home=folder / "truth"))

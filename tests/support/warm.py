@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,36 @@ _MODULES = [
     "forecache.lake.quality.stage_checks",
     "forecache.models.registry.model_versions",
     "forecache.night",
+    "forecache.plugins.alerts.notify",
+    "forecache.plugins.drift.prediction_drift",
+    "forecache.plugins.estimators.fit",
+    "forecache.plugins.lineage.stages",
     "forecache.plugins.model_reports.plots",
+    "forecache.plugins.trials.run_trial",
+    "forecache.plugins.window_features.tasks",
     "forecache.runs",
     "forecache.scoring.run",
     "forecache.stream.engine.arrow_engine",
+    "git",
+    "jinja2",
     "lightgbm",
     "matplotlib.backends.backend_svg",
+    "matplotlib.projections",
     "mlflow.lightgbm",
     "mlflow.onnx",
+    "mlflow.pyfunc",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.system_metrics.system_metrics_monitor",
     "mlflow.tracking",
     "onnx",
     "onnxruntime",
+    "pyarrow.acero",
+    "pyarrow.csv",
     "pyarrow.dataset",
     "skops.io",
+    "sqlalchemy.dialects.sqlite",
+    "sqlglot.dialects.duckdb",
     # What a rank of a training needs, as forecache.plugins.torch.agent has it.
     "forecache.plugins.torch.worker.run",
     "torch._dynamo",
@@ -47,6 +63,23 @@ def start(target: Callable[..., None], *arguments: object) -> Any:
     process = processes().Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
+
+
+def start_with_trainers(target: Callable[..., None], *arguments: object) -> Any:
+    """Start a process whose trainings are forks of the same server, which do not end with it if it is killed."""
+    processes()
+    forkserver.ensure_running()
+    return start(_with_trainers, forkserver._forkserver._forkserver_address, target, *arguments)  # type: ignore[attr-defined]
+
+
+def _with_trainers(server: str, target: Callable[..., None], *arguments: object) -> None:
+    from warm_agents import warm_agents
+
+    found: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    found._forkserver_address, found.ensure_running = server, lambda: None  # it is the parent of this process
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it has trainers
+    with warm_agents("forecache.models.training.process"):
+        target(*arguments)
 
 
 def log_of(table_uri: str) -> list[list[dict[str, Any]]]:

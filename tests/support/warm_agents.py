@@ -1,7 +1,8 @@
 """Trainers that start warm: forks of the server of `warm`, which has imported torch, in place of new interpreters.
 
 A process is told what to be as `subprocess.Popen` is, and can be asked what `Popen` can. It does what the module does
-that the command line names. Two tests of tests/faults/test_training_kill.py start them cold, as users do.
+that the command line names. Trainings of the test process start warm, but for those within `cold_agents` of
+tests/integration/test_training_run.py and test_estimator_run.py, and two of tests/faults/test_training_kill.py.
 """
 
 import os
@@ -82,6 +83,14 @@ def warm_agents(*modules: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for module in modules:
             patched.setattr(f"{module}.subprocess", warm)
+        yield
+
+
+@contextmanager
+def cold_agents() -> Iterator[None]:
+    """Have trainings start new interpreters while the block runs, as users' do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("forecache.models.training.process.subprocess", subprocess)
         yield
 
 
