@@ -237,7 +237,7 @@ def test_a_file_that_may_not_be_read_is_named_and_nothing_is_said_about_writing(
 def test_an_error_of_the_disk_during_a_write_is_told_once_and_ends_the_command(
     number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> NoReturn:
+    def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(writers, "write_file", fail)
