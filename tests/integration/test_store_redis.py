@@ -99,7 +99,7 @@ def test_a_removal_that_died_is_taken_up_and_leaves_nothing(
 ) -> None:
     write_night(redis_settings, predictions(scores(1200)))
     publish(redis_settings, IN_REDIS)
-    store = open_redis_store(redis_settings, "churn")
+    store, version = open_redis_store(redis_settings, "churn"), open_served(RedisSource(redis_settings.redis_url))
     others = set(store.client.scan_iter()) - {*entry_keys(store.client), *store.client.scan_iter("forecache:*")}
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, "_unlink", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -107,6 +107,8 @@ def test_a_removal_that_died_is_taken_up_and_leaves_nothing(
             store.remove()
     assert "churn" not in RedisSource(redis_settings.redis_url).current()
     assert entry_keys(store.client)
+    with pytest.raises(UnavailableError, match="Redis has removed version 1 of churn"):
+        version.get_entry(b"nobody")  # so that no key is taken for unknown while entries are removed
     for _ in range(2):  # also of what is gone
         store.remove()
         assert set(store.client.scan_iter()) == others
